@@ -1,0 +1,217 @@
+"""Recording real play: episodes in, closed shards and a manifest out."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from collectors.episodes import RecordingSettings, make_player, play_episodes
+from genie_gym.data.hdf5 import Recording
+from genie_gym.data.shards import (
+    MANIFEST_NAME,
+    EpisodeRows,
+    Manifest,
+    ShardWriter,
+    file_sha256,
+    read_manifest,
+    write_manifest,
+)
+from genie_gym.envs.real import RAW_FRAMES_PER_SECOND
+from genie_gym.errors import ConfigError, DataError
+from genie_gym.games import game_of
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordingSummary:
+    """What `record` did."""
+
+    path: Path
+    """Folder of the recording."""
+    num_steps: int
+    """Actions in the recording, of this run and of those before it."""
+    num_episodes: int
+    """Episodes in the recording."""
+    num_bytes: int
+    """Size of all shards on the disk."""
+    steps_per_second: float
+    """Speed of this run; 0 if there was nothing left to record."""
+    class_table: str
+    """Rewards, and returns per policy, as text."""
+
+
+def record(
+    game: str,
+    out: str | Path,
+    *,
+    steps: int,
+    policy: str = "mixed",
+    seed: int = 0,
+    sticky: float = 0.0,
+    noop_max: int = 30,
+    frame_size: int | None = 64,
+    frame_skip: int = 4,
+    max_pool: bool = True,
+    max_episode_steps: int | None = 27_000,
+    num_envs: int = 1,
+    shard_steps: int = 10_000,
+    resume: bool = False,
+    progress: bool = True,
+) -> RecordingSummary:
+    """Record real play into a folder of HDF5 shards.
+
+    Episode k depends only on the seed, k, and the settings, never on `num_envs` or on how often the
+    recording was broken and resumed. A kill loses at most the open shard.
+
+    Args:
+        game: name or id of an ALE game: "Pong", "ALE/Pong-v5".
+        out: folder to write; created if absent.
+        steps: actions in total; an episode still open then is closed as truncated.
+        policy: what plays: "random", "repeat", "scripted" or "mixed" (`collectors.policies`).
+        seed: seed of the recording; another seed gives other episodes.
+        sticky: probability, per raw frame, that the emulator repeats its previous action.
+        noop_max: most raw no-op frames after a reset.
+        frame_size: side of a frame in pixels; None for the console's own size.
+        frame_skip: raw frames per action.
+        max_pool: whether the last two raw frames are merged.
+        max_episode_steps: actions after which an episode is truncated; None for no limit.
+        num_envs: worker processes. Above 1, a script must hold its calls under
+            `if __name__ == "__main__":`, as for any spawned process.
+        shard_steps: actions after which a shard is closed, at the next end of an episode.
+        resume: go on with the recording in `out`, start it if there is none, and do nothing if it
+            is finished.
+        progress: whether to show a progress bar.
+
+    Raises:
+        GameError: the game is unknown, or the policy does not play it.
+        ConfigError: a number is out of its range, or the policy is unknown.
+        DataError: `out` holds a recording and `resume` is off, or one with other settings.
+    """
+    settings = RecordingSettings(
+        game=game_of(game),
+        policy=policy,
+        seed=seed,
+        steps=steps,
+        sticky=sticky,
+        noop_max=noop_max,
+        frame_size=frame_size,
+        frame_skip=frame_skip,
+        max_pool=max_pool,
+        max_episode_steps=max_episode_steps,
+        shard_steps=shard_steps,
+    )
+    _check_counts(steps=steps, num_envs=num_envs, shard_steps=shard_steps)
+    attributes = _shard_attributes(settings)
+
+    folder = Path(out)
+    manifest = _open_manifest(folder, settings, resume=resume)
+    num_old_actions = manifest.num_actions
+    num_left = steps - num_old_actions
+    start_time = time.monotonic()
+    with (
+        tqdm(total=steps, initial=num_old_actions, unit="step", disable=not progress) as bar,
+        closing(play_episodes(settings, manifest.num_episodes, num_left, num_envs)) as episodes,
+    ):
+        manifest = _write_shards(folder, manifest, episodes, attributes, on_steps=bar.update)
+    return _summarize(folder, manifest, num_old_actions, time.monotonic() - start_time)
+
+
+def _write_shards(
+    folder: Path,
+    manifest: Manifest,
+    episodes: Iterator[EpisodeRows],
+    attributes: dict[str, Any],
+    *,
+    on_steps: Callable[[int], object],
+) -> Manifest:
+    episode = next(episodes, None)
+    while episode is not None:
+        with ShardWriter(folder, len(manifest.shards), attributes) as writer:
+            while episode is not None and writer.num_actions < manifest.settings["shard_steps"]:
+                writer.append(episode)
+                on_steps(episode.num_actions)
+                episode = next(episodes, None)
+            entry = writer.close()
+        manifest = replace(manifest, shards=(*manifest.shards, entry), is_finished=episode is None)
+        write_manifest(folder, manifest)
+    return manifest
+
+
+def _open_manifest(folder: Path, settings: RecordingSettings, *, resume: bool) -> Manifest:
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file; a recording is a folder. Name another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        shards = sorted(path.name for path in folder.glob("shard-*.h5"))
+        if shards:
+            raise DataError(
+                f"{folder} holds {shards[0]} but no {MANIFEST_NAME}, so it cannot be continued. "
+                "Name another --out, or move the shards away"
+            )
+        manifest = Manifest(settings=asdict(settings), is_finished=False, shards=())
+        write_manifest(folder, manifest)
+        return manifest
+    if not resume:
+        raise DataError(
+            f"{folder} already holds a recording of {manifest.num_actions} steps. Continue it "
+            "with --resume, or name another --out"
+        )
+    _check_resumable(folder, manifest, settings)
+    return manifest
+
+
+def _check_resumable(folder: Path, manifest: Manifest, settings: RecordingSettings) -> None:
+    for key, value in asdict(settings).items():
+        old_value = manifest.settings.get(key)
+        if old_value != value:
+            raise DataError(
+                f"{folder} was recorded with {key}={old_value!r}, but is resumed with "
+                f"{key}={value!r}. Resume with the same settings, or name another --out"
+            )
+    for shard in manifest.shards:
+        path = folder / shard.file
+        if not path.is_file() or file_sha256(path) != shard.sha256:
+            state = "changed since it was written" if path.is_file() else "missing"
+            raise DataError(f"{path} is {state}. Restore it, or record again to another --out")
+
+
+def _shard_attributes(settings: RecordingSettings) -> dict[str, Any]:
+    env, _ = make_player(settings)
+    env_keys = ("frame_size", "frame_skip", "max_pool", "sticky", "noop_max", "max_episode_steps")
+    return {
+        "env_id": f"ALE/{settings.game}-v5",
+        "env_kwargs": json.dumps({key: getattr(settings, key) for key in env_keys}),
+        "action_meanings": env.action_meanings,
+        "fps": RAW_FRAMES_PER_SECOND / settings.frame_skip,
+        "frame_skip": settings.frame_skip,
+        "max_pool": settings.max_pool,
+        "sticky": settings.sticky,
+        "noop_max": settings.noop_max,
+        "policy": settings.policy,
+        "seed": settings.seed,
+    }
+
+
+def _summarize(
+    folder: Path, manifest: Manifest, num_old_actions: int, seconds: float
+) -> RecordingSummary:
+    num_new_actions = manifest.num_actions - num_old_actions
+    return RecordingSummary(
+        path=folder,
+        num_steps=manifest.num_actions,
+        num_episodes=manifest.num_episodes,
+        num_bytes=sum((folder / shard.file).stat().st_size for shard in manifest.shards),
+        steps_per_second=num_new_actions / seconds if num_new_actions else 0.0,
+        class_table=Recording.open(folder).class_table(),
+    )
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ConfigError(f"{name} must be at least 1, got {count}")

@@ -1,0 +1,1 @@
+"""Recordings on disk, and the windows that training cuts from them."""

@@ -1,0 +1,268 @@
+"""Reading recordings, HDF5 format version 1, and foreign files that hold only frames."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from jaxtyping import Bool, Float32, Int64, Shaped, UInt8
+
+from genie_gym.data.layout import Layout, list_shards, opened, read_layout
+from genie_gym.data.shards import file_sha256, read_manifest
+from genie_gym.errors import DataError
+
+COLUMNS = ("actions", "rewards", "terminations", "truncations")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rows:
+    """A recording in memory; row t holds a frame and the action taken on seeing it.
+
+    A video without actions has None for everything but `frames` and `episode_ids`.
+    """
+
+    frames: Shaped[np.ndarray, "rows ..."]
+    """uint8 (rows, H, W, 3), or what has been computed of each frame, for example tokens."""
+    episode_ids: Int64[np.ndarray, " rows"]
+    """Number of each row's episode; rows of one episode are neighbours."""
+    actions: Shaped[np.ndarray, "rows ..."] | None = None
+    """int16 indices (Discrete) or float32 vectors (Box); -1 or NaN on an episode's last row."""
+    rewards: Float32[np.ndarray, " rows"] | None = None
+    """Unclipped reward of each action; 0 on an episode's last row."""
+    terminations: Bool[np.ndarray, " rows"] | None = None
+    """Whether the action ended the game."""
+    truncations: Bool[np.ndarray, " rows"] | None = None
+    """Whether the recording stopped after the action although the game went on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Episode:
+    """Where one episode lies in a recording, and who played it."""
+
+    episode_id: int
+    """Number of the episode in the recording."""
+    shard: int
+    """Index of its file in `Recording.shards`."""
+    start: int
+    """First row, counted over the whole recording."""
+    length: int
+    """Number of rows: one more than there are actions."""
+    policy: str | None
+    """Description of the policy that played; None if the file does not say."""
+    policy_seed: int | None
+    """Seed of the policy's random generator."""
+    reset_seed: int | None
+    """Seed given to the environment's reset."""
+
+
+class Recording:
+    """A recording on disk, checked when it is opened; rows are read by `load`.
+
+    Use `Recording.open`.
+    """
+
+    def __init__(self, path: Path, shards: list[Path], layouts: list[Layout]) -> None:
+        self.path = path
+        self.shards = shards
+        self.attributes: dict[str, Any] = layouts[0].attributes
+        """HDF5 attributes of the first shard."""
+        self.episodes: list[Episode] = []
+        """All episodes in order."""
+        self._layouts = layouts
+        start = 0
+        for index, layout in enumerate(layouts):
+            self.episodes += _find_episodes(layout, index, start)
+            start += layout.num_rows
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Recording":
+        """Open a recording folder or one HDF5 file, and check that it is laid out as it should be.
+
+        Foreign files that hold only `frames` or `images`, (T, H, W, C) or (T, C, H, W), uint8 or
+        float in [0, 1], are read as one video episode without actions.
+
+        Raises:
+            DataError: a file is missing, truncated, or not laid out as the format says.
+        """
+        path = Path(path)
+        shards = list_shards(path)
+        layouts = [read_layout(shard) for shard in shards]
+        for shard, layout in zip(shards, layouts, strict=True):
+            if layout.kind != layouts[0].kind:
+                raise DataError(
+                    f"{shard} holds {layout.kind}, but {shards[0]} holds "
+                    f"{layouts[0].kind}. Shards of one recording have the same shapes: put this "
+                    "file into a folder of its own"
+                )
+        _check_manifest(path, shards, layouts)
+        return cls(path, shards, layouts)
+
+    @property
+    def num_frames(self) -> int:
+        """Number of rows."""
+        return sum(layout.num_rows for layout in self._layouts)
+
+    @property
+    def num_episodes(self) -> int:
+        """Number of episodes."""
+        return len(self.episodes)
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels (3) of a loaded frame."""
+        return self._layouts[0].frame_shape
+
+    @property
+    def has_actions(self) -> bool:
+        """Whether actions and rewards were recorded; False for video."""
+        return not self._layouts[0].is_video
+
+    @property
+    def action_meanings(self) -> list[str] | None:
+        """Name of each action; None if the file does not say."""
+        meanings = self.attributes.get("action_meanings")
+        return None if meanings is None else [str(meaning) for meaning in meanings]
+
+    def load(self) -> Rows:
+        """Read all rows into memory, shard by shard: 12 KiB per 64x64 frame.
+
+        Raises:
+            DataError: a value is not finite or out of its range, or a file cannot be read.
+        """
+        frames = np.empty((self.num_frames, *self.frame_shape), np.uint8)
+        start = 0
+        for shard, layout in zip(self.shards, self._layouts, strict=True):
+            with opened(shard) as file:
+                target = frames[start : start + layout.num_rows]
+                if layout.is_video:
+                    _read_video(file[layout.frames_key], layout, shard, target)
+                else:
+                    file["frames"].read_direct(target)
+            start += layout.num_rows
+        columns: dict[str, Any] = {}
+        if self.has_actions:
+            columns = {key: self._load_column(key) for key in COLUMNS}
+        return Rows(frames=frames, episode_ids=self._episode_ids(), **columns)
+
+    def class_table(self) -> str:
+        """Return a table of how often each reward was earned, and of the returns per policy.
+
+        Mean returns are those of whole games: truncated episodes are left out.
+        """
+        if not self.has_actions:
+            return f"{self.num_frames} frames of video without actions or rewards"
+        rewards = self._load_column("rewards")
+        is_last = np.zeros(len(rewards), bool)
+        is_last[[episode.start + episode.length - 1 for episode in self.episodes]] = True
+        values, counts = np.unique(rewards[~is_last], return_counts=True)
+        lines = ["reward      steps   share"]
+        lines += [
+            f"{value:>6g} {count:>10d} {count / max(counts.sum(), 1):>7.2%}"
+            for value, count in zip(values, counts, strict=True)
+        ]
+        return "\n".join([*lines, "", *self._policy_table(rewards)])
+
+    def verify(self) -> None:
+        """Compare every shard with the hash that the manifest holds; no manifest, no check.
+
+        Raises:
+            DataError: a shard changed after it was written.
+        """
+        manifest = read_manifest(self.path) if self.path.is_dir() else None
+        for shard in manifest.shards if manifest else ():
+            if file_sha256(self.path / shard.file) != shard.sha256:
+                raise DataError(
+                    f"{self.path / shard.file} changed since it was written: its SHA-256 is not "
+                    "the manifest's. Restore the file, or record again"
+                )
+
+    def _policy_table(self, rewards: Float32[np.ndarray, " rows"]) -> list[str]:
+        terminations = self._load_column("terminations")
+        num_steps: dict[str, int] = defaultdict(int)
+        num_episodes: dict[str, int] = defaultdict(int)
+        returns: dict[str, list[float]] = defaultdict(list)
+        for episode in self.episodes:
+            policy = episode.policy or "unknown"
+            rows = slice(episode.start, episode.start + episode.length)
+            num_steps[policy] += episode.length - 1
+            num_episodes[policy] += 1
+            if terminations[rows].any():
+                returns[policy].append(float(rewards[rows].sum()))
+        lines = ["policy                   episodes      steps  whole games  mean return"]
+        for policy in sorted(num_steps):
+            whole = returns[policy]
+            mean = f"{np.mean(whole):.2f}" if whole else "-"
+            lines.append(
+                f"{policy:<24} {num_episodes[policy]:>8} {num_steps[policy]:>10} "
+                f"{len(whole):>12} {mean:>12}"
+            )
+        return lines
+
+    def _load_column(self, key: str) -> Shaped[np.ndarray, "rows ..."]:
+        parts = []
+        for shard in self.shards:
+            with opened(shard) as file:
+                parts.append(file[key][:])
+        values = np.concatenate(parts)
+        if key == "rewards" and not np.isfinite(values).all():
+            row = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise DataError(f"{self.path}: rewards must be finite, row {row} is {values[row]}")
+        return values
+
+    def _episode_ids(self) -> Int64[np.ndarray, " rows"]:
+        ids = [episode.episode_id for episode in self.episodes]
+        return np.repeat(np.array(ids, np.int64), [episode.length for episode in self.episodes])
+
+
+def _check_manifest(path: Path, shards: list[Path], layouts: list[Layout]) -> None:
+    manifest = read_manifest(path) if path.is_dir() else None
+    if manifest is None:
+        return
+    for shard, layout, entry in zip(shards, layouts, manifest.shards, strict=True):
+        if layout.num_rows != entry.rows:
+            raise DataError(
+                f"{shard} has {layout.num_rows} rows, but the manifest lists {entry.rows}. It is "
+                "another recording's file: restore it, or record again"
+            )
+
+
+def _read_video(
+    dataset: h5py.Dataset, layout: Layout, path: Path, target: UInt8[np.ndarray, "T H W C"]
+) -> None:
+    rows_at_once = 1024
+    for start in range(0, len(dataset), rows_at_once):
+        frames = dataset[start : start + rows_at_once]
+        if frames.dtype != np.uint8:
+            if not (np.isfinite(frames).all() and frames.min() >= 0 and frames.max() <= 1):
+                raise DataError(
+                    f"{path}: float {layout.frames_key} must lie in [0, 1], got "
+                    f"{frames.min()} to {frames.max()} in rows from {start}. Divide them, or "
+                    "store uint8"
+                )
+            frames = np.rint(frames * 255).astype(np.uint8)
+        if layout.is_channels_first:
+            frames = np.moveaxis(frames, 1, -1)
+        target[start : start + rows_at_once] = frames
+
+
+def _find_episodes(layout: Layout, shard: int, first_row: int) -> list[Episode]:
+    starts = np.flatnonzero(np.diff(layout.episode_ids, prepend=layout.episode_ids[0] - 1))
+    ends = [*starts[1:], layout.num_rows]
+    episodes = []
+    for start, end in zip(starts, ends, strict=True):
+        episode_id = int(layout.episode_ids[start])
+        about = layout.episode_attributes.get(str(episode_id), {})
+        episodes.append(
+            Episode(
+                episode_id=episode_id,
+                shard=shard,
+                start=first_row + int(start),
+                length=int(end - start),
+                policy=about.get("policy"),
+                policy_seed=about.get("policy_seed"),
+                reset_seed=about.get("reset_seed"),
+            )
+        )
+    return episodes

@@ -1,0 +1,275 @@
+"""Writing recordings, HDF5 format version 1: closed shards and the manifest that lists them."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from jaxtyping import Bool, Float32, Shaped, UInt8
+
+from genie_gym.errors import DataError
+
+FORMAT_VERSION = 1
+FRAMES_PER_CHUNK = 16
+MANIFEST_NAME = "manifest.json"
+ROW_KEYS = ("frames", "actions", "rewards", "terminations", "truncations", "episode_ids")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpisodeRows:
+    """One episode as it is written: L actions and the L + 1 frames around them.
+
+    Row t holds the frame seen, the action taken on seeing it, and what that action earned and
+    ended. The last row's action is -1 (Discrete) or NaN (Box), its reward 0.
+    """
+
+    episode_id: int
+    """Number of the episode in its recording, from 0."""
+    frames: UInt8[np.ndarray, "rows H W C"]
+    """What was seen, in [0, 255]."""
+    actions: Shaped[np.ndarray, "rows ..."]
+    """int16 indices (Discrete) or float32 vectors (Box)."""
+    rewards: Float32[np.ndarray, " rows"]
+    """Unclipped reward of each action."""
+    terminations: Bool[np.ndarray, " rows"]
+    """Whether the action ended the game."""
+    truncations: Bool[np.ndarray, " rows"]
+    """Whether the recording stopped after the action although the game went on."""
+    policy: str
+    """Description of the policy that played."""
+    policy_seed: int
+    """Seed of the policy's random generator."""
+    reset_seed: int
+    """Seed given to the environment's reset."""
+
+    @property
+    def num_actions(self) -> int:
+        """Number of actions taken: one less than there are rows."""
+        return len(self.frames) - 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardEntry:
+    """What the manifest knows of one closed shard."""
+
+    file: str
+    """File name inside the recording's folder."""
+    rows: int
+    """Number of frames."""
+    episodes: int
+    """Number of episodes; no episode is in two shards."""
+    sha256: str
+    """Hash of the whole file."""
+    reward_classes: dict[str, int]
+    """Number of actions that earned each reward: {"-1": 7, "0": 9990, "1": 3}."""
+
+    @property
+    def num_actions(self) -> int:
+        """Number of actions taken."""
+        return self.rows - self.episodes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """Table of contents of a recording folder."""
+
+    settings: dict[str, Any]
+    """Everything the rows depend on, as the recorder was given it."""
+    is_finished: bool
+    """Whether all the actions asked for are in the shards."""
+    shards: tuple[ShardEntry, ...]
+    """Closed shards in order."""
+
+    @property
+    def num_actions(self) -> int:
+        """Number of actions in all the closed shards."""
+        return sum(shard.num_actions for shard in self.shards)
+
+    @property
+    def num_episodes(self) -> int:
+        """Number of episodes in all the closed shards."""
+        return sum(shard.episodes for shard in self.shards)
+
+
+class ShardWriter:
+    """Writes episodes into one shard, which appears under its own name only when it is whole.
+
+    Until `close` the rows lie in a hidden temporary file: a kill leaves no half-written shard.
+
+    Args:
+        folder: folder of the recording; must exist.
+        index: number of the shard, from 0.
+        attributes: HDF5 attributes of the shard beside the format's own; values are plain.
+    """
+
+    def __init__(self, folder: str | Path, index: int, attributes: Mapping[str, Any]) -> None:
+        self.path = Path(folder) / f"shard-{index:05d}.h5"
+        self._temporary_path = self.path.with_name(f".{self.path.name}.part")
+        self._file = h5py.File(self._temporary_path, "w")
+        self._file.attrs.update({"format_version": FORMAT_VERSION, **_versions(), **attributes})
+        self._reward_classes: Counter[str] = Counter()
+        self._num_rows = 0
+        self._num_episodes = 0
+
+    @property
+    def num_actions(self) -> int:
+        """Number of actions written so far."""
+        return self._num_rows - self._num_episodes
+
+    def __enter__(self) -> Self:
+        """Return the writer; leaving it with an error discards the shard."""
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Discard the temporary file of a shard that was not closed."""
+        self._file.close()
+        self._temporary_path.unlink(missing_ok=True)
+
+    def append(self, episode: EpisodeRows) -> None:
+        """Add one whole episode."""
+        rows = {
+            "frames": episode.frames,
+            "actions": episode.actions,
+            "rewards": episode.rewards,
+            "terminations": episode.terminations,
+            "truncations": episode.truncations,
+            "episode_ids": np.full(len(episode.frames), episode.episode_id, np.int64),
+        }
+        assert len({len(values) for values in rows.values()}) == 1
+        for key, values in rows.items():
+            if key not in self._file:
+                _create_dataset(self._file, key, values)
+            dataset = self._file[key]
+            dataset.resize(self._num_rows + len(values), axis=0)
+            dataset[self._num_rows :] = values
+
+        about = {key: getattr(episode, key) for key in ("policy", "policy_seed", "reset_seed")}
+        # One attribute per episode: a single attribute holds 64 KiB at most.
+        self._file["episode_ids"].attrs[str(episode.episode_id)] = json.dumps(about)
+        self._reward_classes.update(reward_classes(episode.rewards[:-1]))
+        self._num_rows += len(episode.frames)
+        self._num_episodes += 1
+
+    def close(self) -> ShardEntry:
+        """Flush the shard to the disk, give it its name, and return its manifest entry."""
+        self._file.close()
+        sync_file(self._temporary_path)
+        sha256 = file_sha256(self._temporary_path)
+        os.replace(self._temporary_path, self.path)
+        sync_file(self.path.parent)
+        return ShardEntry(
+            file=self.path.name,
+            rows=self._num_rows,
+            episodes=self._num_episodes,
+            sha256=sha256,
+            reward_classes=dict(sorted(self._reward_classes.items(), key=lambda x: float(x[0]))),
+        )
+
+
+def write_manifest(folder: str | Path, manifest: Manifest) -> None:
+    """Write `manifest.json` in one step: readers see the old one or the new one, whole."""
+    content = {
+        "format_version": FORMAT_VERSION,
+        "settings": manifest.settings,
+        "is_finished": manifest.is_finished,
+        "shards": [
+            {key: getattr(shard, key) for key in ShardEntry.__dataclass_fields__}
+            for shard in manifest.shards
+        ],
+    }
+    temporary_path = Path(folder) / f".{MANIFEST_NAME}.part"
+    temporary_path.write_text(json.dumps(content, indent=2) + "\n")
+    sync_file(temporary_path)
+    os.replace(temporary_path, Path(folder) / MANIFEST_NAME)
+    sync_file(Path(folder))
+
+
+def read_manifest(folder: str | Path) -> Manifest | None:
+    """Return the manifest of a recording folder; None if the folder has none.
+
+    Raises:
+        DataError: the file is not a manifest of format version 1.
+    """
+    path = Path(folder) / MANIFEST_NAME
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text())
+        version = content["format_version"]
+        if version == FORMAT_VERSION:
+            return Manifest(
+                settings=content["settings"],
+                is_finished=content["is_finished"],
+                shards=tuple(ShardEntry(**entry) for entry in content["shards"]),
+            )
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is not a manifest of format version {FORMAT_VERSION}: {error!r}. "
+            "Delete it to read the shards without it, or record again"
+        ) from error
+    raise DataError(
+        f"{path} has format version {version!r}; this genie_gym reads {FORMAT_VERSION}. "
+        "Upgrade genie_gym or record again"
+    )
+
+
+def reward_classes(rewards: Float32[np.ndarray, " rows"]) -> dict[str, int]:
+    """Count how often every reward value occurs.
+
+    Example:
+        >>> reward_classes(np.array([0, 0, -1], np.float32))
+        {'-1': 1, '0': 2}
+    """
+    values, counts = np.unique(rewards, return_counts=True)
+    return {f"{value:g}": int(count) for value, count in zip(values, counts, strict=True)}
+
+
+def file_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_file(path: str | Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _create_dataset(file: h5py.File, key: str, values: Shaped[np.ndarray, "rows ..."]) -> None:
+    is_frames = key == "frames"
+    file.create_dataset(
+        key,
+        shape=(0, *values.shape[1:]),
+        maxshape=(None, *values.shape[1:]),
+        dtype=values.dtype,
+        chunks=(FRAMES_PER_CHUNK if is_frames else 4096, *values.shape[1:]),
+        compression="gzip",
+        compression_opts=1,
+    )
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in ("ale-py", "genie-gym"):
+        try:
+            versions[f"{package.replace('-', '_')}_version"] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # run from a checkout, not installed
+            versions[f"{package.replace('-', '_')}_version"] = "unknown"
+    return versions

@@ -1,0 +1,1 @@
+"""Environments: the real game, the learned world, and what plans in either."""

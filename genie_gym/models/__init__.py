@@ -1,0 +1,1 @@
+"""The Genie stack: tokenizer, latent actions, dynamics, reward, and the world they make."""

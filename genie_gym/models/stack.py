@@ -1,0 +1,68 @@
+"""The trainable parts side by side, built from one config for one game."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from genie_gym.errors import ConfigError
+from genie_gym.models.dynamics import Dynamics, DynamicsConfig
+from genie_gym.models.latent_action import LatentActionConfig, LatentActionModel
+from genie_gym.models.reward import RewardConfig, RewardModel
+from genie_gym.models.tokenizer import Tokenizer, TokenizerConfig
+from genie_gym.nn.patches import grid_size
+
+STAGES = ("tokenizer", "lam", "dynamics", "reward")
+"""Names of the parts, in the order in which they are trained."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StackConfig:
+    """Everything that fixes the shape of a world's networks."""
+
+    game: str = "Pong"
+    """Name of the ALE game."""
+    num_actions: int = 6
+    """Size of the game's minimal action set."""
+    height: int = 64
+    """Rows of a frame, in pixels."""
+    width: int = 64
+    """Columns of a frame, in pixels."""
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    """Frames <-> tokens."""
+    lam: LatentActionConfig = field(default_factory=LatentActionConfig)
+    """Transitions -> latent actions."""
+    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    """Tokens and actions -> next tokens."""
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    """Tokens and actions -> reward and end."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("num_actions", "height", "width"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"stack.{name} must be at least 1, got {getattr(self, name)}")
+
+
+class GenieStack(nn.Module):
+    """Tokenizer, latent action model, dynamics and reward model of one world."""
+
+    def __init__(self, config: StackConfig, *, generator: torch.Generator) -> None:
+        """Build untrained parts; `generator` owns all randomness of their training."""
+        super().__init__()
+        self.config = config
+        frame_size = {"height": config.height, "width": config.width}
+        self.tokenizer = Tokenizer(config.tokenizer, **frame_size, generator=generator)
+        self.lam = LatentActionModel(config.lam, **frame_size, generator=generator)
+
+        rows, columns = grid_size(config.height, config.width, config.tokenizer.patch_size)
+        tokens = {
+            "codebook": self.tokenizer.quantizer.codebook,
+            "rows": rows,
+            "columns": columns,
+            "num_actions": config.num_actions,
+            "generator": generator,
+        }
+        num_latent_actions = config.lam.quantizer.num_codes
+        self.dynamics = Dynamics(config.dynamics, num_latent_actions=num_latent_actions, **tokens)
+        self.reward = RewardModel(config.reward, **tokens)

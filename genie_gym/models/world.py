@@ -1,0 +1,315 @@
+"""The whole stack behind a few calls: start or encode, step, decode; all batched, all tensors."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from genie_gym.data.batch import to_float, to_uint8
+from genie_gym.errors import InvalidActionError, WorldError
+from genie_gym.models.reward import RewardPrediction
+from genie_gym.models.stack import GenieStack
+from genie_gym.nn.attention import TemporalCache
+from genie_gym.nn.masking import Generators
+
+ActionSource = Literal["real", "latent"]
+
+
+@dataclass(frozen=True, slots=True)
+class Starts:
+    """Contexts that episodes begin from: tokens of real frames and the actions between them."""
+
+    tokens: Int[Tensor, "starts T S"]
+    actions: Int[Tensor, "starts T-1"]
+
+    def __len__(self) -> int:
+        """Return the number of contexts."""
+        return len(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class WorldState:
+    """Where B imagined games stand; opaque but for `tokens`. States are never changed in place."""
+
+    tokens: Int[Tensor, "B S"]
+    """Tokens of the newest frame."""
+    dynamics: TemporalCache
+    """Past of the dynamics, the newest frame included."""
+    reward: TemporalCache
+    """Past of the reward model, the newest frame included."""
+    decoder: TemporalCache
+    """Past of the decoder, the newest frame left out: it is decoded on demand."""
+
+    def expand(self, num_copies: int) -> "WorldState":
+        """Return every row `num_copies` times, copies side by side: (B * num_copies)."""
+        return self._map(lambda x: x.repeat_interleave(num_copies, dim=0))
+
+    def gather(self, rows: Int[Tensor, " rows"]) -> "WorldState":
+        """Return the named rows, in that order."""
+        return self._map(lambda x: x[rows])
+
+    def clone(self) -> "WorldState":
+        """Return a copy that shares no memory."""
+        return self._map(torch.clone)
+
+    def where(self, is_other: Bool[Tensor, " B"], other: "WorldState") -> "WorldState":
+        """Return this state with the marked rows taken from another one of the same size."""
+
+        def choose(mine: Tensor, others: Tensor) -> Tensor:
+            mask = is_other.view(-1, *[1] * (mine.dim() - 1))
+            return torch.where(mask, others, mine)
+
+        return self._map(choose, other)
+
+    def _map(self, function: Callable[..., Tensor], *others: "WorldState") -> "WorldState":
+        result: WorldState = _map_tensors(function, self, *others)
+        return result
+
+
+def _map_tensors(function: Callable[..., Tensor], *nodes: Any) -> Any:
+    first = nodes[0]
+    if isinstance(first, Tensor):
+        return function(*nodes)
+    names = [field.name for field in dataclasses.fields(first)]
+    mapped = {name: _map_tensors(function, *(getattr(n, name) for n in nodes)) for name in names}
+    return type(first)(**mapped)
+
+
+@dataclass(frozen=True, slots=True)
+class Imagined:
+    """One imagined step of B games."""
+
+    state: WorldState
+    prediction: RewardPrediction
+
+
+class World:
+    """A trained stack that can be stepped like a game, without pixels.
+
+    Source:
+        The Genie paper (Bruce et al. 2024) plays its world frame by frame in the same way; reward
+        and end are ours.
+    """
+
+    def __init__(
+        self, stack: GenieStack, starts: Starts, *, parts: frozenset[str], card: dict[str, Any]
+    ) -> None:
+        """Take a stack and its start contexts.
+
+        Args:
+            stack: trained networks, on the device and in the dtype to run in.
+            starts: contexts on the same device.
+            parts: which parts of the stack are trained; the others may not be used.
+            card: provenance and measured figures, for people.
+        """
+        self.stack = stack.eval().requires_grad_(False)
+        self.config = stack.config
+        self.starts = starts
+        self.parts = parts
+        self.card = card
+
+    @property
+    def device(self) -> torch.device:
+        """Where the world runs."""
+        return self.starts.tokens.device
+
+    @property
+    def num_actions(self) -> int:
+        """Size of the game's minimal action set."""
+        return self.config.num_actions
+
+    @property
+    def num_latent_actions(self) -> int:
+        """Number of latent actions."""
+        return self.config.lam.quantizer.num_codes
+
+    @property
+    def reward_classes(self) -> Float[Tensor, " classes"]:
+        """Rewards a step can earn."""
+        return self.stack.reward.classes
+
+    @torch.inference_mode()
+    def start(
+        self, indices: Int[Tensor, " B"], generator: torch.Generator | None = None
+    ) -> WorldState:
+        """Return states at bundled start contexts.
+
+        Args:
+            indices: which context each row begins from; -1 draws one.
+            generator: draws the contexts of rows that ask for it.
+
+        Raises:
+            WorldError: an index lies outside the bundled contexts, or one is to be drawn without
+                a generator.
+        """
+        low, high = int(indices.min()), int(indices.max())
+        if low < -1 or high >= len(self.starts):
+            raise WorldError(
+                f"start index must lie in [0, {len(self.starts)}) or be -1 for any, got "
+                f"{low if low < -1 else high}"
+            )
+        if low == -1:
+            if generator is None:
+                raise WorldError("start index -1 draws a context and needs a generator")
+            drawn = torch.randint(len(self.starts), indices.shape, generator=generator)
+            indices = torch.where(indices < 0, drawn.to(indices.device), indices)
+        indices = indices.to(self.device)
+        return self._replay(self.starts.tokens[indices], self.starts.actions[indices], "real")
+
+    @torch.inference_mode()
+    def encode(
+        self,
+        frames: UInt8[Tensor, "B T H W C"],
+        actions: Int[Tensor, "B T-1"],
+        source: ActionSource = "real",
+    ) -> WorldState:
+        """Return states after real frames and the actions between them; any T >= 1.
+
+        Raises:
+            WorldError: the frames have another size than the world's.
+            InvalidActionError: an action lies outside the action set.
+        """
+        if tuple(frames.shape[2:]) != (self.config.height, self.config.width, 3):
+            raise WorldError(
+                f"frames must be (B, T, {self.config.height}, {self.config.width}, 3), got "
+                f"{tuple(frames.shape)}. Resize them to the world's size"
+            )
+        if actions.shape != (len(frames), frames.shape[1] - 1):
+            raise WorldError(
+                f"{frames.shape[1]} frames have {frames.shape[1] - 1} actions between them, got "
+                f"actions of shape {tuple(actions.shape)}"
+            )
+        dtype = next(self.stack.parameters()).dtype
+        tokens = self.stack.tokenizer.encode(to_float(frames.to(self.device)).to(dtype))
+        return self._replay(tokens, actions.to(self.device), source)
+
+    @torch.inference_mode()
+    def imagine(
+        self,
+        state: WorldState,
+        actions: Int[Tensor, " B"],
+        generator: Generators | None = None,
+        *,
+        source: ActionSource = "real",
+        num_maskgit_steps: int | None = None,
+        temperature: float | None = None,
+    ) -> Imagined:
+        """Return the next states with the chances of each reward class and of the end.
+
+        Args:
+            state: where the games stand; left as it is.
+            actions: indices of the real action set, or of the latent codes.
+            generator: one for all rows or one a row; without one the likeliest tokens are taken.
+            source: which of the two `actions` are.
+            num_maskgit_steps: refinement steps; the bundle's by default.
+            temperature: sampling temperature; the bundle's by default.
+
+        Raises:
+            InvalidActionError: an action lies outside its set.
+            WorldError: the bundle lacks a part that the step needs.
+        """
+        self._require("reward", "step")
+        config = self.config.dynamics
+        rows, real_actions = self._action_rows(actions.to(self.device), source)
+        tokens = self.stack.dynamics.sample(
+            rows,
+            state.dynamics,
+            num_steps=num_maskgit_steps or config.num_maskgit_steps,
+            temperature=config.temperature if temperature is None else temperature,
+            generator=generator,
+        )
+        prediction, reward = self.stack.reward.step(tokens, real_actions, state.reward)
+        next_state = WorldState(
+            tokens=tokens,
+            dynamics=self.stack.dynamics.append(tokens, rows, state.dynamics),
+            reward=reward,
+            decoder=self._remember_decoded(state.tokens, state.decoder),
+        )
+        return Imagined(next_state, prediction)
+
+    def step(
+        self,
+        state: WorldState,
+        actions: Int[Tensor, " B"],
+        generator: Generators | None = None,
+        **options: Any,
+    ) -> tuple[WorldState, Float[Tensor, " B"], Float[Tensor, " B"]]:
+        """Return the next states, the expected rewards, and the chances that the game ended.
+
+        Takes the arguments of `imagine`.
+        """
+        imagined = self.imagine(state, actions, generator, **options)
+        expected = (imagined.prediction.reward_probs * self.reward_classes).sum(-1)
+        return imagined.state, expected.float(), imagined.prediction.terminated_prob.float()
+
+    @torch.inference_mode()
+    def decode(self, state: WorldState) -> UInt8[Tensor, "B H W C"]:
+        """Return the newest frame of every game."""
+        frames, _ = self.stack.tokenizer.decode_step(state.tokens, state.decoder, is_kept=False)
+        return to_uint8(frames.float())
+
+    @torch.inference_mode()
+    def infer_latent_actions(self, frames: UInt8[Tensor, "B T H W C"]) -> Int[Tensor, "B T-1"]:
+        """Name the latent action of every transition of real frames."""
+        self._require("lam", "naming latent actions")
+        dtype = next(self.stack.parameters()).dtype
+        return self.stack.lam.infer(to_float(frames.to(self.device)).to(dtype))
+
+    def _replay(
+        self,
+        tokens: Int[Tensor, "B T S"],
+        actions: Int[Tensor, "B T-1"],
+        source: ActionSource,
+    ) -> WorldState:
+        rows, real_actions = self._action_rows(actions, source)
+        unknown = torch.full_like(tokens[:, :1, 0], -1)
+        real_actions = torch.cat([unknown, real_actions], dim=1)
+        rows = torch.cat([self.stack.dynamics.real_action_rows(unknown), rows], dim=1)
+
+        batch_size, num_frames = tokens.shape[:2]
+        tokenizer = self.stack.tokenizer
+        dynamics = self.stack.dynamics.empty_cache(batch_size)
+        reward = self.stack.reward.empty_cache(batch_size)
+        decoder = tokenizer.decoder.empty_cache(batch_size, tokenizer.num_tokens)
+        for t in range(num_frames):
+            dynamics = self.stack.dynamics.append(tokens[:, t], rows[:, t], dynamics)
+            if "reward" in self.parts:
+                _, reward = self.stack.reward.step(tokens[:, t], real_actions[:, t], reward)
+            if t > 0:
+                decoder = self._remember_decoded(tokens[:, t - 1], decoder)
+        return WorldState(tokens[:, -1].clone(), dynamics, reward, decoder)
+
+    def _remember_decoded(
+        self, tokens: Int[Tensor, "B S"], cache: TemporalCache
+    ) -> TemporalCache:
+        if self.config.tokenizer.decoder.temporal_window < 2:
+            return cache  # the decoder looks at no other frame
+        return self.stack.tokenizer.decode_step(tokens, cache)[1]
+
+    def _action_rows(
+        self, actions: Int[Tensor, "*batch"], source: ActionSource
+    ) -> tuple[Int[Tensor, "*batch"], Int[Tensor, "*batch"]]:
+        """Return rows of the dynamics' action table, and real actions (-1: not known)."""
+        if source == "latent":
+            self._require("lam", "a step by latent actions")
+        limit = self.num_actions if source == "real" else self.num_latent_actions
+        if actions.numel() and not (0 <= int(actions.min()) and int(actions.max()) < limit):
+            wrong = actions[(actions < 0) | (actions >= limit)][0].item()
+            raise InvalidActionError(
+                f"action must be an index of the {limit} {source} actions, in [0, {limit}), got "
+                f"{wrong}"
+            )
+        if source == "real":
+            return self.stack.dynamics.real_action_rows(actions), actions
+        return self.stack.dynamics.latent_action_rows(actions), torch.full_like(actions, -1)
+
+    def _require(self, part: str, purpose: str) -> None:
+        if part not in self.parts:
+            raise WorldError(
+                f"this world has no trained {part!r} part, which {purpose} needs; it has "
+                f"{sorted(self.parts)}. Train it: genie-gym train --stage {part}, then export"
+            )

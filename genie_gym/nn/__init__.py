@@ -1,0 +1,1 @@
+"""Parts that know nothing of Genie: patches, attention, the ST-transformer, quantizers, masking."""

@@ -1,0 +1,71 @@
+"""MaskGIT: which tokens are hidden in training, and in which order sampling reveals them.
+
+Source:
+    Chang et al. 2022, "MaskGIT", sections 3.1 and 3.2.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Generators = torch.Generator | Sequence[torch.Generator]
+"""One generator for the whole batch, or one a row."""
+
+
+def random_mask(
+    shape: tuple[int, ...], min_rate: float, generator: torch.Generator
+) -> Bool[Tensor, "*shape"]:
+    """Hide tokens at random, each frame (all axes but the last) at its own rate in [min_rate, 1].
+
+    At least one token of every frame is hidden, so every frame has something to learn.
+    """
+    device = generator.device
+    rate = min_rate + (1 - min_rate) * torch.rand(*shape[:-1], 1, generator=generator, device=device)
+    draws = torch.rand(shape, generator=generator, device=device)
+    return (draws < rate) | (draws == draws.amin(-1, keepdim=True))
+
+
+def num_hidden(num_tokens: int, step: int, num_steps: int) -> int:
+    """Return how many tokens stay hidden after a step of the cosine schedule; 0 after the last.
+
+    At least one token is revealed a step.
+
+    Example:
+        >>> [num_hidden(16, step, 4) for step in range(4)]
+        [14, 11, 6, 0]
+    """
+    hidden = math.floor(num_tokens * math.cos(math.pi / 2 * (step + 1) / num_steps) + 1e-9)
+    return max(min(hidden, num_tokens - step - 1), 0)
+
+
+def uniform(
+    shape: tuple[int, ...], batch_size: int, generator: Generators, device: torch.device
+) -> Float[Tensor, "B *shape"]:
+    """Draw numbers in [0, 1) for every row, each row from its own generator where it has one."""
+    if isinstance(generator, torch.Generator):
+        return torch.rand(batch_size, *shape, generator=generator, device=generator.device).to(device)
+    rows = [torch.rand(shape, generator=one, device=one.device) for one in generator]
+    return torch.stack(rows).to(device)
+
+
+def sample_codes(
+    logits: Float[Tensor, "B S codes"], draws: Float[Tensor, "B S"] | None, temperature: float
+) -> tuple[Int[Tensor, "B S"], Float[Tensor, "B S"]]:
+    """Return a code for every token, and the probability the model gave it.
+
+    Args:
+        logits: unnormalised log probabilities.
+        draws: one uniform number in [0, 1) a token; None takes the likeliest code.
+        temperature: 0 takes the likeliest code; 1 samples as the model believes.
+    """
+    if draws is None or temperature == 0:
+        confidence, codes = logits.softmax(-1).max(-1)
+        return codes, confidence
+    cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
+    targets = draws.double()[..., None] * cumulative[..., -1:]
+    codes = torch.searchsorted(cumulative, targets, right=True)[..., 0]
+    codes = codes.clamp(max=logits.shape[-1] - 1)
+    return codes, logits.softmax(-1).gather(-1, codes[..., None])[..., 0]

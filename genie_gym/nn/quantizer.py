@@ -1,0 +1,124 @@
+"""Vector quantization whose codebook follows the data by moving averages and never dies out."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from genie_gym.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuantizerConfig:
+    """Shape and upkeep of a codebook."""
+
+    num_codes: int = 1024
+    """Entries of the codebook."""
+    code_dim: int = 32
+    """Width of one entry."""
+    commitment_weight: float = 0.25
+    """Pull of the encoder towards the codes it chose."""
+    decay: float = 0.99
+    """Decay of the moving averages, per training step."""
+    dead_usage: float = 0.003
+    """A code whose average count a batch falls below this is placed anew."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.num_codes < 2:
+            raise ConfigError(f"num_codes must be at least 2, got {self.num_codes}")
+        if not 0 < self.decay < 1:
+            raise ConfigError(f"decay must lie between 0 and 1, got {self.decay}")
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """What a quantizer makes of a batch of vectors."""
+
+    vectors: Float[Tensor, "*batch code_dim"]
+    """Nearest codes; gradients pass straight through to the input."""
+    codes: Int[Tensor, "*batch"]
+    loss: Float[Tensor, ""]
+    """Commitment loss."""
+    perplexity: Float[Tensor, ""]
+    """Effective number of codes in use in this batch."""
+
+
+class VectorQuantizer(nn.Module):
+    """Nearest-code lookup; codes are moving averages of the vectors that chose them.
+
+    Codes that are hardly chosen are placed anew on vectors far from every code, so rare
+    patterns (a ball of a few pixels) win codes of their own.
+
+    Source:
+        van den Oord et al. 2017, "VQ-VAE", appendix A.1 (moving averages). Placing codes by squared
+        distance is the seeding rule of k-means++ (Arthur and Vassilvitskii 2007); its use is ours.
+    """
+
+    codebook: Float[Tensor, "codes code_dim"]
+    usage: Float[Tensor, " codes"]
+    sums: Float[Tensor, "codes code_dim"]
+
+    def __init__(self, config: QuantizerConfig, *, generator: torch.Generator) -> None:
+        """Make a codebook without use; the first training batches place its codes."""
+        super().__init__()
+        self.config = config
+        self.generator = generator
+        shape = (config.num_codes, config.code_dim)
+        self.register_buffer("codebook", torch.randn(shape, generator=generator))
+        self.register_buffer("usage", torch.zeros(config.num_codes))
+        self.register_buffer("sums", torch.zeros(shape))
+
+    def forward(self, vectors: Float[Tensor, "*batch code_dim"]) -> Quantized:
+        """Quantize; in training mode also move the codebook."""
+        flat = vectors.detach().reshape(-1, self.config.code_dim).float()
+        codes = self.nearest(flat)
+        if self.training:
+            self._follow(flat, codes)
+
+        codes = codes.view(vectors.shape[:-1])
+        chosen = F.embedding(codes, self.codebook)
+        loss = self.config.commitment_weight * F.mse_loss(vectors.float(), chosen)
+        share = torch.bincount(codes.flatten(), minlength=self.config.num_codes) / codes.numel()
+        perplexity = torch.exp(-(share * torch.log(share.clamp(min=1e-10))).sum())
+        straight_through = vectors + (chosen - vectors).detach()
+        return Quantized(straight_through, codes, loss, perplexity)
+
+    def nearest(self, flat: Float[Tensor, "rows code_dim"]) -> Int[Tensor, " rows"]:
+        """Return the code at the smallest Euclidean distance from each row."""
+        return self._squared_distances(flat).argmin(-1)
+
+    def _squared_distances(self, flat: Tensor) -> Float[Tensor, "rows codes"]:
+        # |x|^2 is the same for every code and left out; add it back for real distances.
+        return self.codebook.square().sum(-1) - 2 * flat @ self.codebook.T
+
+    @torch.no_grad()
+    def _follow(self, flat: Tensor, codes: Tensor) -> None:
+        decay = self.config.decay
+        counts = torch.bincount(codes, minlength=self.config.num_codes).float()
+        sums = torch.zeros_like(self.sums).index_add_(0, codes, flat)
+        self.usage.mul_(decay).add_(counts, alpha=1 - decay)
+        self.sums.mul_(decay).add_(sums, alpha=1 - decay)
+        self.codebook.copy_(self.sums / self.usage.clamp(min=1e-8)[:, None])
+
+        dead = (self.usage < self.config.dead_usage).nonzero()[:, 0]
+        if len(dead):
+            self._place_anew(dead, flat, codes)
+
+    def _place_anew(self, dead: Int[Tensor, " dead"], flat: Tensor, codes: Tensor) -> None:
+        distance = (flat - self.codebook[codes]).square().sum(-1)
+        num_far = int((distance > 1e-8).sum())
+        dead = dead[:num_far]
+        if len(dead) == 0:
+            return
+        rows = torch.multinomial(distance.cpu(), len(dead), generator=self.generator).to(flat.device)
+        usage = max(1 - self.config.decay, 2 * self.config.dead_usage)
+        self.codebook[dead] = flat[rows]
+        self.usage[dead] = usage
+        self.sums[dead] = flat[rows] * usage
+
+    def embed(self, codes: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch code_dim"]:
+        """Return the vector of each code."""
+        return F.embedding(codes, self.codebook)

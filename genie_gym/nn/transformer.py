@@ -1,0 +1,197 @@
+"""The space-time transformer: attention inside frames, then along time, then one feed-forward.
+
+- Cost grows as T * H * W: no token attends across space and time at once.
+- Temporal attention is causal with a sliding window, so a ring cache of `window - 1` frames is
+  exact, inside and beyond the window.
+- Pre-norm residual blocks, norms without scales (the next linear layer has one).
+- No feed-forward between the two attentions (Genie, section 2).
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from genie_gym.errors import ConfigError
+from genie_gym.nn.attention import SpatialAttention, TemporalAttention, TemporalCache
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TransformerConfig:
+    """Shape of one ST-transformer."""
+
+    num_layers: int = 4
+    """Blocks in the stack."""
+    dim: int = 128
+    """Feature width of a token."""
+    num_heads: int = 4
+    """Heads of each attention."""
+    head_dim: int = 32
+    """Width of one head, free of `dim`; even, for rotary positions."""
+    temporal_window: int = 8
+    """Frames a token may look at, its own included; 0 leaves temporal attention out."""
+    is_spatial: bool = True
+    """Whether tokens of a frame see each other; without, every patch is treated alone."""
+    gradient_checkpointing: bool = False
+    """Recompute each block in the backward pass: less memory, about a third more time."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("num_layers", "dim", "num_heads", "head_dim"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.head_dim % 2:
+            raise ConfigError(f"head_dim must be even (rotary pairs), got {self.head_dim}")
+        if self.temporal_window < 0:
+            raise ConfigError(f"temporal_window must be 0 or more, got {self.temporal_window}")
+
+
+def causal_window_mask(
+    positions: Int[Tensor, " T"], window: int, device: torch.device | None = None
+) -> Bool[Tensor, "T T"]:
+    """Return which frame (row) may look at which (column): itself and `window - 1` before it.
+
+    Example:
+        >>> causal_window_mask(torch.arange(3), window=2).int().tolist()
+        [[1, 0, 0], [1, 1, 0], [0, 1, 1]]
+    """
+    age = positions[:, None] - positions[None, :]
+    return (age >= 0) & (age < window)
+
+
+class Block(nn.Module):
+    """Spatial attention, temporal attention, feed-forward; each added to what came in."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        """Make the block; attentions the config leaves out are not built."""
+        super().__init__()
+        shape = (config.dim, config.num_heads, config.head_dim)
+        self.spatial_norm = nn.RMSNorm(config.dim, elementwise_affine=False) if config.is_spatial else None
+        self.spatial = SpatialAttention(*shape) if config.is_spatial else None
+        self.temporal_norm = nn.RMSNorm(config.dim, elementwise_affine=False) if config.temporal_window else None
+        self.temporal = TemporalAttention(*shape) if config.temporal_window else None
+        self.feed_forward = nn.Sequential(
+            nn.RMSNorm(config.dim, elementwise_affine=False),
+            nn.Linear(config.dim, 4 * config.dim),
+            nn.GELU(),
+            nn.Linear(4 * config.dim, config.dim),
+        )
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T S D"],
+        positions: Int[Tensor, " T"],
+        mask: Bool[Tensor, "T T"],
+    ) -> Float[Tensor, "B T S D"]:
+        """Run the block on whole clips."""
+        if self.spatial is not None:
+            x = x + self.spatial(self.spatial_norm(x))
+        if self.temporal is not None:
+            x = x + self.temporal(self.temporal_norm(x), positions, mask)
+        out: Tensor = x + self.feed_forward(x)
+        return out
+
+    def step(
+        self, x: Float[Tensor, "B S D"], cache: TemporalCache, layer: int
+    ) -> tuple[Float[Tensor, "B S D"], tuple[Tensor, Tensor] | None]:
+        """Run the block on one new frame; also return its keys and values, if it has any."""
+        new = None
+        if self.spatial is not None:
+            x = x + self.spatial(self.spatial_norm(x)[:, None])[:, 0]
+        if self.temporal is not None:
+            out, *new = self.temporal.step(self.temporal_norm(x), cache, layer)
+            x = x + out
+        return x + self.feed_forward(x), new
+
+
+class STTransformer(nn.Module):
+    """A stack of blocks that runs on whole clips, or frame by frame with a cache.
+
+    Source:
+        Bruce et al. 2024, "Genie", section 2; Xu et al. 2020 for the factorised attention.
+        Rotary positions, the sliding window and the ring cache are ours.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        """Build the blocks and the closing norm."""
+        super().__init__()
+        self.config = config
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = nn.RMSNorm(config.dim, elementwise_affine=False)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T S D"],
+        positions: Int[Tensor, " T"] | None = None,
+        mask: Bool[Tensor, "T T"] | None = None,
+    ) -> Float[Tensor, "B T S D"]:
+        """Return features of every token of a clip.
+
+        Args:
+            x: embedded tokens.
+            positions: the frames' places in time; 0, 1, 2 ... by default.
+            mask: which frame (row) may look at which (column); causal within the window by
+                default. Two streams over the same frames are one clip with a mask of its own.
+        """
+        if positions is None:
+            positions = torch.arange(x.shape[1], device=x.device)
+        if mask is None:
+            mask = causal_window_mask(positions, self.config.temporal_window)
+        for block in self.blocks:
+            if self.config.gradient_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, positions, mask, use_reentrant=False)
+            else:
+                x = block(x, positions, mask)
+        out: Tensor = self.norm(x)
+        return out
+
+    def empty_cache(self, batch_size: int, num_tokens: int) -> TemporalCache:
+        """Return a cache that holds no frame yet."""
+        config = self.config
+        weight = self.blocks[0].feed_forward[1].weight
+        shape = (
+            batch_size,
+            config.num_layers if config.temporal_window else 0,
+            num_tokens,
+            config.num_heads,
+            max(config.temporal_window - 1, 0),
+            config.head_dim,
+        )
+        return TemporalCache(
+            keys=weight.new_zeros(shape),
+            values=weight.new_zeros(shape),
+            num_frames=torch.zeros(batch_size, dtype=torch.int64, device=weight.device),
+        )
+
+    def step(
+        self, x: Float[Tensor, "B S D"], cache: TemporalCache, *, is_kept: bool = True
+    ) -> tuple[Float[Tensor, "B S D"], TemporalCache]:
+        """Return features of one new frame, and the cache with (`is_kept`) or without it."""
+        keys, values = [], []
+        for layer, block in enumerate(self.blocks):
+            x, new = block.step(x, cache, layer)
+            if new is not None:
+                keys.append(new[0])
+                values.append(new[1])
+        out: Tensor = self.norm(x)
+        if not is_kept:
+            return out, cache
+        if not keys:  # nothing to remember: only the count moves on
+            return out, replace(cache, num_frames=cache.num_frames + 1)
+        return out, cache.append(torch.stack(keys, dim=1), torch.stack(values, dim=1))
+
+
+class SpatialPositions(nn.Module):
+    """Learned row and column embeddings, added to the tokens of a grid."""
+
+    def __init__(self, rows: int, columns: int, dim: int) -> None:
+        """Make the two tables."""
+        super().__init__()
+        self.row = nn.Parameter(torch.randn(rows, 1, dim) * 0.02)
+        self.column = nn.Parameter(torch.randn(1, columns, dim) * 0.02)
+
+    def forward(self) -> Float[Tensor, "S D"]:
+        """Return one vector a token, row by row."""
+        return (self.row + self.column).flatten(0, 1)

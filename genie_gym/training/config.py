@@ -1,0 +1,90 @@
+"""What a run is made of: the stack, and how each part of it is trained."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from genie_gym.errors import ConfigError
+from genie_gym.models.stack import StackConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageConfig:
+    """How one part is trained."""
+
+    max_steps: int = 1000
+    """Optimizer steps."""
+    batch_size: int = 32
+    """Clips a forward pass."""
+    clip_length: int = 8
+    """Frames a clip."""
+    learning_rate: float = 1e-3
+    """Peak of the cosine schedule."""
+    min_learning_rate: float = 1e-5
+    """End of the cosine schedule."""
+    warmup_steps: int = 100
+    """Steps of linear rise to the peak."""
+    weight_decay: float = 1e-4
+    """AdamW weight decay."""
+    beta1: float = 0.9
+    """AdamW first-moment decay."""
+    beta2: float = 0.95
+    """AdamW second-moment decay (0.9 in the paper)."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this norm."""
+    gradient_accumulation_steps: int = 1
+    """Forward passes an optimizer step."""
+    precision: Literal["no", "bf16"] = "no"
+    """Mixed precision of the forward pass."""
+    eval_every: int = 500
+    """Steps between evaluations on the validation episodes; the last step is always one."""
+    save_every: int = 500
+    """Steps between checkpoints; the last step is always one."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("max_steps", "batch_size", "gradient_accumulation_steps", "eval_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.clip_length < 2:
+            raise ConfigError(f"clip_length must be at least 2 frames, got {self.clip_length}")
+        if self.learning_rate <= 0:
+            raise ConfigError(f"learning_rate must be above 0, got {self.learning_rate}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingConfig:
+    """One stage config a part."""
+
+    tokenizer: StageConfig = field(default_factory=StageConfig)
+    """Frames -> frames."""
+    lam: StageConfig = field(default_factory=StageConfig)
+    """Frames -> next frames, through a latent action."""
+    dynamics: StageConfig = field(default_factory=StageConfig)
+    """Tokens and actions -> next tokens."""
+    reward: StageConfig = field(default_factory=StageConfig)
+    """Tokens and actions -> reward and end."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """Everything a run needs to know but its data."""
+
+    seed: int = 0
+    """Owns all randomness of the run."""
+    validation_share: float = 0.05
+    """Share of episodes kept out of training, at least one."""
+    num_starts: int = 256
+    """Start contexts to bundle."""
+    start_length: int = 8
+    """Frames of a start context."""
+    stack: StackConfig = field(default_factory=StackConfig)
+    """Shape of the networks."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """How they are trained."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not 0 < self.validation_share < 1:
+            raise ConfigError(
+                f"validation_share must lie between 0 and 1, got {self.validation_share}"
+            )

@@ -1,0 +1,222 @@
+"""What the stages learn from: a recording in memory, split by episode, and its tokens."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from genie_gym.data.batch import Batch, to_float
+from genie_gym.data.hdf5 import Recording, Rows
+from genie_gym.data.windows import EpisodeWindows
+from genie_gym.errors import ConfigError, DataError
+from genie_gym.models.latent_action import LatentActionModel
+from genie_gym.models.stack import StackConfig
+from genie_gym.models.tokenizer import Tokenizer
+
+CHUNK = 512
+"""Frames encoded in one forward pass when a recording is tokenized."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRows:
+    """Tokens and latent actions of every row of a recording."""
+
+    tokens: Int[np.ndarray, "rows S"]
+    latent_actions: Int[np.ndarray, " rows"]
+    """Latent action taken on seeing the row's frame; -1 on an episode's last row."""
+
+
+class TrainingData:
+    """A recording whose episodes are split into training and validation ones."""
+
+    def __init__(self, path: Path, config: StackConfig, *, validation_share: float) -> None:
+        """Load a recording into memory.
+
+        Raises:
+            DataError: the recording is missing or damaged, or holds no actions.
+            ConfigError: its frames or actions are not those of the config.
+        """
+        recording = Recording.open(path)
+        _check_fits(recording, config, path)
+        self.path = path
+        self.recording = recording
+        self.rows: Rows = recording.load()
+        num_validation = max(1, round(validation_share * recording.num_episodes))
+        if num_validation >= recording.num_episodes:
+            raise DataError(
+                f"{path} holds {recording.num_episodes} episode(s); training needs at least 2, so "
+                "that one can be kept for validation. Record more steps"
+            )
+        # Spread over the whole recording, so that every kind of policy is among them.
+        chosen = np.linspace(0, recording.num_episodes - 1, num_validation).round().astype(int)
+        validation_ids = [recording.episodes[index].episode_id for index in chosen]
+        self.is_validation = np.isin(self.rows.episode_ids, validation_ids)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the rows, to tell recordings apart."""
+        digest = hashlib.sha256(self.rows.episode_ids.tobytes())
+        assert self.rows.actions is not None
+        digest.update(self.rows.actions.tobytes())
+        return digest.hexdigest()[:16]
+
+
+class Windows:
+    """Clips of one length, drawn from the training or the validation episodes."""
+
+    def __init__(
+        self, data: TrainingData, clip_length: int, tokens: TokenRows | None = None
+    ) -> None:
+        """Index the clips; with `tokens` they hold those instead of frames.
+
+        Raises:
+            DataError: no training episode, or no validation episode, is that long.
+        """
+        self.data = data
+        self.clip_length = clip_length
+        self._tokens = tokens
+        rows = data.rows if tokens is None else replace(data.rows, frames=tokens.tokens)
+        self.episodes = EpisodeWindows(rows)
+        starts = self.episodes.valid_starts(clip_length)
+        is_validation = data.is_validation[starts]
+        self.training_starts = starts[~is_validation]
+        self.validation_starts = starts[is_validation]
+        for name in ("training_starts", "validation_starts"):
+            if len(getattr(self, name)) == 0:
+                raise DataError(
+                    f"{data.path}: no {name.split('_')[0]} episode has {clip_length} frames. "
+                    "Record longer episodes or lower clip_length"
+                )
+
+    def clips(self, starts: Int[np.ndarray, " B"]) -> Batch:
+        """Return the clips that begin at these rows."""
+        clip = self.episodes.clip(starts, self.clip_length)
+        assert clip.actions is not None
+        assert clip.rewards is not None and clip.terminations is not None
+        frames = torch.from_numpy(clip.frames)
+        between = {
+            "actions": torch.from_numpy(clip.actions),
+            "rewards": torch.from_numpy(clip.rewards),
+            "terminations": torch.from_numpy(clip.terminations),
+        }
+        if self._tokens is None:
+            return Batch(frames=frames, **between)
+        steps = starts[:, None] + np.arange(self.clip_length - 1)
+        latent_actions = torch.from_numpy(self._tokens.latent_actions[steps])
+        return Batch(tokens=frames.long(), latent_actions=latent_actions.long(), **between)
+
+
+def tokenize(
+    data: TrainingData, tokenizer: Tokenizer, lam: LatentActionModel, cache: Path
+) -> TokenRows:
+    """Return tokens and latent actions of all rows, from the cache file if it fits.
+
+    A cache belongs to one recording and one state of both models; any other is computed anew.
+    """
+    key = {"data": data.fingerprint, "models": _weights_hash(tokenizer, lam)}
+    if cache.is_file() and (cached := _read_cache(cache, key)):
+        return cached
+    encoder, action_encoder = tokenizer.config.encoder, lam.config.encoder
+    tokens = _encode_episodes(data, tokenizer, tokenizer.encode, encoder.temporal_window, "tokens")
+    latents = _encode_episodes(
+        data, lam, _infer_all(lam), max(action_encoder.temporal_window, 2), "latent actions"
+    )
+    rows = TokenRows(tokens.astype(np.int32), _shift(latents, data.rows.episode_ids))
+    temporary = cache.with_name(f".{cache.name}.part")
+    arrays = {"tokens": rows.tokens, "latent_actions": rows.latent_actions}
+    save_file(arrays, temporary, metadata=key)
+    temporary.replace(cache)
+    return rows
+
+
+def _infer_all(lam: LatentActionModel) -> Callable[[Tensor], Tensor]:
+    """Return a function that gives frame t the latent action that led to it, frame 0 a -1."""
+
+    def infer(frames: Tensor) -> Tensor:
+        if frames.shape[1] < 2:
+            return torch.full(frames.shape[:2], -1)
+        return torch.nn.functional.pad(lam.infer(frames), (1, 0), value=-1)
+
+    return infer
+
+
+def _shift(
+    led_by: Int[np.ndarray, " rows"], episode_ids: Int[np.ndarray, " rows"]
+) -> Int[np.ndarray, " rows"]:
+    """Turn "the action that led to this row" into "the action taken on this row"."""
+    taken = np.full(len(led_by), -1, dtype=np.int32)
+    is_inside = episode_ids[1:] == episode_ids[:-1]
+    taken[:-1] = np.where(is_inside, led_by[1:], -1)
+    return taken
+
+
+@torch.inference_mode()
+def _encode_episodes(
+    data: TrainingData,
+    module: torch.nn.Module,
+    encode: Callable[[Tensor], Tensor],
+    window: int,
+    what: str,
+) -> Int[np.ndarray, "rows *tokens"]:
+    """Run an encoder over every episode in chunks, each with the frames before it as context."""
+    was_training = module.training
+    module.eval()
+    device = next(module.parameters()).device
+    context = max(window - 1, 0) * module.encoder.config.num_layers  # type: ignore[union-attr]
+    results = []
+    with tqdm(total=len(data.rows.frames), unit="frame", desc=what) as bar:
+        for episode in data.recording.episodes:
+            for begin in range(episode.start, episode.start + episode.length, CHUNK):
+                end = min(begin + CHUNK, episode.start + episode.length)
+                first = max(begin - context, episode.start)
+                frames = torch.from_numpy(data.rows.frames[first:end]).to(device)
+                codes = encode(to_float(frames)[None])[0, begin - first :]
+                results.append(codes.cpu().numpy())
+                bar.update(end - begin)
+    module.train(was_training)
+    return np.concatenate(results)
+
+
+def _weights_hash(*modules: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for module in modules:
+        for x in module.state_dict().values():
+            digest.update(x.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _read_cache(path: Path, key: dict[str, str]) -> TokenRows | None:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if file.metadata() != key:
+                return None
+            return TokenRows(file.get_tensor("tokens"), file.get_tensor("latent_actions"))
+    except SafetensorError:
+        return None
+
+
+def _check_fits(recording: Recording, config: StackConfig, path: Path) -> None:
+    expected = (config.height, config.width, 3)
+    if recording.frame_shape != expected:
+        raise ConfigError(
+            f"{path} holds frames of shape {recording.frame_shape}, but stack.height and "
+            f"stack.width make {expected}. Set them to the recording's size"
+        )
+    if not recording.has_actions or recording.action_meanings is None:
+        raise DataError(f"{path} is a video without actions; train from a recording of a game")
+    if len(recording.action_meanings) != config.num_actions:
+        raise ConfigError(
+            f"{path} was recorded with {len(recording.action_meanings)} actions, but "
+            f"stack.num_actions is {config.num_actions}. Set it to "
+            f"{len(recording.action_meanings)}"
+        )
+
+

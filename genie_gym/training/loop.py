@@ -1,0 +1,154 @@
+"""The one training loop. It knows no model: a module maps a batch to a loss and plain metrics.
+
+The randomness of step k depends on (seed, k) alone: batches are drawn by `batch_at(k)`, and the
+module's generator is reseeded every step. So a resumed run equals an unbroken one without any
+generator state in the checkpoint.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from genie_gym.data.batch import Batch
+from genie_gym.errors import DivergedError
+from genie_gym.training.checkpoint import Checkpoint, Checkpoints
+from genie_gym.training.config import StageConfig
+
+Metrics = dict[str, float]
+
+
+class Stage(Protocol):
+    """A part of the stack with the data it learns from."""
+
+    name: str
+    module: nn.Module
+
+    def batch_at(self, step: int) -> Batch:
+        """Return the training batch of a step."""
+
+    def validate(self) -> Metrics:
+        """Return figures on the validation episodes."""
+
+
+class Log(Protocol):
+    """Where metrics go."""
+
+    def write(self, step: int, split: str, metrics: Metrics) -> None:
+        """Keep the metrics of one step of a split, "train" or "validation"."""
+
+
+def learning_rate_at(step: int, config: StageConfig) -> float:
+    """Return the rate of a step: linear warm-up, then a cosine down to the minimum."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(config.max_steps - config.warmup_steps, 1)
+    low, high = config.min_learning_rate, config.learning_rate
+    return low + (high - low) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def train(
+    stage: Stage,
+    config: StageConfig,
+    *,
+    generator: torch.Generator,
+    seed: int,
+    device: torch.device,
+    checkpoints: Checkpoints,
+    log: Log,
+    on_step: Callable[[int], None] = lambda step: None,
+) -> None:
+    """Train a stage to its last step, from its newest checkpoint if there is one.
+
+    Args:
+        stage: the part and its data.
+        config: how to train it.
+        generator: the generator the part draws from; reseeded every step.
+        seed: seed of the run.
+        device: where to train.
+        checkpoints: where state is kept.
+        log: where metrics go.
+        on_step: called after every optimizer step, for a progress bar.
+
+    Raises:
+        DivergedError: the loss is not finite; the weights stay those before the step.
+    """
+    accelerator = Accelerator(mixed_precision=config.precision, cpu=device.type == "cpu")
+    module = stage.module.to(device)
+    optimizer = torch.optim.AdamW(
+        module.parameters(),
+        lr=config.learning_rate,
+        betas=(config.beta1, config.beta2),
+        weight_decay=config.weight_decay,
+    )
+    first_step = 0
+    if checkpoint := checkpoints.load_newest():
+        module.load_state_dict(checkpoint.weights)
+        optimizer.load_state_dict(checkpoint.optimizer)
+        first_step = checkpoint.step
+    prepared, optimizer = accelerator.prepare(module, optimizer)
+
+    # One extra turn, so that the finished module is evaluated and saved too.
+    for step in range(first_step, config.max_steps + 1):
+        is_last = step == config.max_steps
+        if is_last or (step % config.eval_every == 0 and step > first_step):
+            log.write(step, "validation", evaluate(stage))
+        if is_last or (step % config.save_every == 0 and step > first_step):
+            checkpoints.save(Checkpoint(step, module.state_dict(), optimizer.state_dict()))
+        if is_last:
+            return
+
+        metrics = _accumulate(stage, prepared, accelerator, config, generator, seed, step)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, config)
+        metrics["grad_norm"] = float(
+            accelerator.clip_grad_norm_(module.parameters(), config.max_grad_norm)
+        )
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        log.write(step, "train", metrics)
+        on_step(step)
+
+
+def _accumulate(
+    stage: Stage,
+    prepared: nn.Module,
+    accelerator: Accelerator,
+    config: StageConfig,
+    generator: torch.Generator,
+    seed: int,
+    step: int,
+) -> Metrics:
+    """Add up the gradients of one optimizer step and return its mean metrics."""
+    prepared.train()
+    totals: Metrics = {}
+    for part in range(config.gradient_accumulation_steps):
+        index = step * config.gradient_accumulation_steps + part
+        generator.manual_seed(seed * 1_000_003 + index)
+        loss, metrics = prepared(stage.batch_at(index).to(accelerator.device))
+        _check_finite(loss, stage.name, step, config.max_steps)
+        accelerator.backward(loss / config.gradient_accumulation_steps)
+        for name, value in {"loss": loss.item(), **metrics}.items():
+            totals[name] = totals.get(name, 0.0) + value / config.gradient_accumulation_steps
+    return totals
+
+
+def _check_finite(loss: Tensor, name: str, step: int, max_steps: int) -> None:
+    if not torch.isfinite(loss):
+        raise DivergedError(
+            f"stage {name!r}: loss is {loss.item()} at step {step} of {max_steps}; the weights are "
+            f"those before this step. Lower training.{name}.learning_rate and --resume"
+        )
+
+
+@torch.no_grad()
+def evaluate(stage: Stage) -> Metrics:
+    """Return a stage's validation figures, its module in evaluation mode."""
+    was_training = stage.module.training
+    stage.module.eval()
+    metrics = stage.validate()
+    stage.module.train(was_training)
+    return metrics

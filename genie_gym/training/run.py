@@ -1,0 +1,239 @@
+"""A run folder, and the stages that fill it one after the other.
+
+    runs/pong/
+        config.yaml                what was asked for
+        data.yaml                  which recording, and what it says of itself
+        tokens.safetensors         the recording as tokens and latent actions (a cache)
+        tokenizer/  lam/  dynamics/  reward/
+            weights.safetensors    the finished part
+            metrics.jsonl          one line a logged step
+            checkpoints/           to resume from
+            events.out.tfevents.*  TensorBoard
+"""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import nn
+from tqdm import tqdm
+
+from genie_gym.config import from_dict, load_yaml, to_dict
+from genie_gym.errors import DataError
+from genie_gym.models.stack import STAGES, GenieStack
+from genie_gym.training.checkpoint import Checkpoints
+from genie_gym.training.config import RunConfig, StageConfig
+from genie_gym.training.data import TrainingData, Windows, tokenize
+from genie_gym.training.loop import Metrics, Stage, train
+from genie_gym.training.stages import ClipStage, RewardStage
+
+LOG_EVERY = 10
+
+
+class RunFolder:
+    """Paths of a run, and what has been finished in it."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the folder; it need not exist."""
+        self.path = path
+
+    def open(self, config: RunConfig, *, resume: bool, stages: Sequence[str]) -> None:
+        """Make the folder ready to train `stages`.
+
+        Raises:
+            DataError: it holds a run with another config, or a stage that `resume` would continue.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        file = self.path / "config.yaml"
+        if file.is_file():
+            old = load_yaml(file)["stack"]
+            if old != yaml.safe_load(yaml.safe_dump(to_dict(config.stack))):
+                raise DataError(
+                    f"{self.path} holds a run of another stack config. Take another --out"
+                )
+        for stage in stages:
+            if not resume and (self.path / stage).exists():
+                raise DataError(
+                    f"{self.path / stage} has been trained already. Go on with --resume, or take "
+                    "another --out"
+                )
+        _write_atomically(file, yaml.safe_dump(to_dict(config), sort_keys=False))
+
+    def read_config(self) -> RunConfig:
+        """Return the config of the run.
+
+        Raises:
+            DataError: the folder holds no run.
+        """
+        file = self.path / "config.yaml"
+        if not file.is_file():
+            raise DataError(
+                f"{self.path} holds no run (no config.yaml). Make one: genie-gym train --config "
+                f"configs/pong.yaml --data DATA --out {self.path}"
+            )
+        return from_dict(RunConfig, load_yaml(file), str(file))
+
+    def weights_file(self, stage: str) -> Path:
+        """Return where a finished stage keeps its weights."""
+        return self.path / stage / "weights.safetensors"
+
+    def finished_stages(self) -> list[str]:
+        """Return the stages that have weights, in the order of training."""
+        return [stage for stage in STAGES if self.weights_file(stage).is_file()]
+
+    def load(self, stack: GenieStack) -> None:
+        """Put the weights of all finished stages into a stack."""
+        for stage in self.finished_stages():
+            getattr(stack, stage).load_state_dict(load_file(self.weights_file(stage)))
+
+
+class RunLog:
+    """Metrics of one stage: a line of JSON each, TensorBoard, and the progress bar's tail."""
+
+    def __init__(self, folder: Path, stage: str, bar: "tqdm[Any]") -> None:
+        """Open the log; an older one is continued."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._stage = stage
+        self._bar = bar
+        self._start = time.monotonic()
+        self._file = (folder / "metrics.jsonl").open("a")
+        self._board = SummaryWriter(str(folder))
+
+    def __enter__(self) -> "RunLog":
+        """Return the log."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the files."""
+        self._file.close()
+        self._board.close()
+
+    def write(self, step: int, split: str, metrics: Metrics) -> None:
+        """Keep the metrics of a step as `<stage>/<split>/<quantity>`; every tenth in training."""
+        if split == "train" and step % LOG_EVERY:
+            return
+        line = {"step": step, "split": split, "seconds": round(time.monotonic() - self._start, 1)}
+        self._file.write(json.dumps({**line, **metrics}) + "\n")
+        self._file.flush()
+        for name, value in metrics.items():
+            self._board.add_scalar(f"{self._stage}/{split}/{name}", value, step)
+        if split == "validation":
+            self._bar.set_postfix({name: f"{value:.4g}" for name, value in metrics.items()})
+
+
+def run_training(
+    config: RunConfig,
+    data_path: Path,
+    out: Path,
+    *,
+    stages: Sequence[str] = STAGES,
+    resume: bool = False,
+    device: torch.device,
+) -> RunFolder:
+    """Train stages one after the other; return the run folder with their weights.
+
+    Raises:
+        DataError: the recording or the run folder does not fit, or an earlier stage is missing.
+        DivergedError: a loss is not finite.
+    """
+    run = RunFolder(out)
+    data = TrainingData(data_path, config.stack, validation_share=config.validation_share)
+    run.open(config, resume=resume, stages=stages)
+    _write_data_card(run, data)
+    torch.manual_seed(config.seed)  # initial weights
+    generator = torch.Generator().manual_seed(config.seed)
+    stack = GenieStack(config.stack, generator=generator).to(device)
+    run.load(stack)
+    for name in stages:
+        stage_config: StageConfig = getattr(config.training, name)
+        stage = _make_stage(name, stack, data, run, stage_config, config.seed)
+        checkpoints = Checkpoints(run.path / name / "checkpoints")
+        with (
+            tqdm(total=stage_config.max_steps, unit="step", desc=name) as bar,
+            RunLog(run.path / name, name, bar) as log,
+        ):
+
+            def on_step(step: int, bar: "tqdm[Any]" = bar) -> None:
+                bar.n = step + 1
+                bar.update(0)
+
+            train(
+                stage,
+                stage_config,
+                generator=generator,
+                seed=config.seed,
+                device=device,
+                checkpoints=checkpoints,
+                log=log,
+                on_step=on_step,
+            )
+        _save_weights(stage.module, run.weights_file(name))
+    return run
+
+
+def _make_stage(
+    name: str,
+    stack: GenieStack,
+    data: TrainingData,
+    run: RunFolder,
+    config: StageConfig,
+    seed: int,
+) -> Stage:
+    module: nn.Module = getattr(stack, name)
+    if name in ("tokenizer", "lam"):
+        return ClipStage(name, module, Windows(data, config.clip_length), config, seed=seed)
+    needed = STAGES[: STAGES.index(name)]
+    if missing := [stage for stage in needed if stage not in run.finished_stages()]:
+        raise DataError(
+            f"stage {name!r} needs {missing} trained first in {run.path}. Run genie-gym train "
+            f"--stage {missing[0]} with the same --out"
+        )
+    tokens = tokenize(data, stack.tokenizer, stack.lam, run.path / "tokens.safetensors")
+    windows = Windows(data, config.clip_length, tokens)
+    codebook = stack.tokenizer.quantizer.codebook
+    if name == "dynamics":
+        stack.dynamics.set_codebook(codebook)
+        return ClipStage(name, module, windows, config, seed=seed)
+    stack.reward.set_codebook(codebook)
+    return RewardStage(stack.reward, windows, config, seed=seed, dynamics=stack.dynamics)
+
+
+def _write_data_card(run: RunFolder, data: TrainingData) -> None:
+    attributes = {
+        key: value.tolist() if hasattr(value, "tolist") else value
+        for key, value in data.recording.attributes.items()
+    }
+    card = {
+        "path": str(data.path),
+        "num_frames": data.recording.num_frames,
+        "num_episodes": data.recording.num_episodes,
+        "fingerprint": data.fingerprint,
+        "attributes": attributes,
+    }
+    _write_atomically(run.path / "data.yaml", yaml.safe_dump(card, sort_keys=False))
+
+
+def _save_weights(module: nn.Module, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    save_file({name: x.contiguous() for name, x in module.state_dict().items()}, temporary)
+    os.replace(temporary, path)
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text)
+    os.replace(temporary, path)
