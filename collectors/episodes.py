@@ -1,5 +1,6 @@
 """Playing single episodes of a recording: each depends only on its number and the settings."""
 
+import atexit
 import itertools
 import multiprocessing
 import os
@@ -180,3 +181,7 @@ def make_player(settings: RecordingSettings) -> tuple[RealEnv, Policy]:
         max_episode_steps=settings.max_episode_steps,
     )
     return env, make_policy(settings.policy, settings.game, len(env.action_meanings))
+
+
+# An emulator that outlives the interpreter makes ale-py print a page of leaks.
+atexit.register(make_player.cache_clear)

@@ -1,7 +1,7 @@
 """Policies that play the real game while it is recorded."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -11,6 +11,7 @@ from genie_gym.errors import ConfigError, GameError, did_you_mean
 from genie_gym.games import game_of
 
 
+@runtime_checkable
 class Policy(Protocol):
     """What the recorder asks: an action for a frame. All state is set anew by `reset`."""
 

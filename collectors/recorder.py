@@ -128,15 +128,17 @@ def _write_shards(
     *,
     on_steps: Callable[[int], object],
 ) -> Manifest:
-    episode = next(episodes, None)
-    while episode is not None:
+    steps, shard_steps = manifest.settings["steps"], manifest.settings["shard_steps"]
+    while manifest.num_actions < steps:
         with ShardWriter(folder, len(manifest.shards), attributes) as writer:
-            while episode is not None and writer.num_actions < manifest.settings["shard_steps"]:
+            for episode in episodes:
                 writer.append(episode)
                 on_steps(episode.num_actions)
-                episode = next(episodes, None)
-            entry = writer.close()
-        manifest = replace(manifest, shards=(*manifest.shards, entry), is_finished=episode is None)
+                if writer.num_actions >= shard_steps:
+                    break
+            shards = (*manifest.shards, writer.close())
+        manifest = replace(manifest, shards=shards)
+        manifest = replace(manifest, is_finished=manifest.num_actions == steps)
         write_manifest(folder, manifest)
     return manifest
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import h5py
 import numpy as np
@@ -124,7 +124,7 @@ class ShardWriter:
         """Number of actions written so far."""
         return self._num_rows - self._num_episodes
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "ShardWriter":
         """Return the writer; leaving it with an error discards the shard."""
         return self
 

@@ -118,11 +118,13 @@ class EpisodeWindows:
         Raises:
             DataError: a window would leave its episode.
         """
-        crossing = starts[starts + num_frames > self._episode_ends[starts]]
-        if len(crossing):
+        ends = self._episode_ends.take(starts, mode="clip")
+        is_outside = (starts < 0) | (starts + num_frames > ends)
+        if is_outside.any():
+            start, end = starts[is_outside][0], ends[is_outside][0]
             raise DataError(
-                f"a window of {num_frames} frames from row {crossing[0]} would leave its episode, "
-                f"which ends before row {self._episode_ends[crossing[0]]}. Use valid_starts()"
+                f"a window of {num_frames} frames from row {start} would leave its episode, whose "
+                f"rows end before {end}. Choose from valid_starts()"
             )
         rows = starts[:, None] + np.arange(num_frames)
         steps = rows[:, :-1]

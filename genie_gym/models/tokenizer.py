@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -14,6 +15,8 @@ from genie_gym.nn.quantizer import Quantized, QuantizerConfig, VectorQuantizer
 from genie_gym.nn.transformer import SpatialPositions, STTransformer, TransformerConfig
 
 Metrics = dict[str, float]
+BLUR_CELLS = 4
+"""Rows and columns of a blurred patch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +33,9 @@ class TokenizerConfig:
     """The codebook between them."""
     change_weight: float = 10.0
     """Extra weight of pixels that changed since the last frame: a ball is a handful of them."""
+    blur_weight: float = 0.1
+    """Weight of a linear readout of each code that must show the patch blurred, so that pictures
+    of a thing a few pixels apart get near codes."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -55,12 +61,23 @@ def change_weights(
     return 1 + change_weight * changed
 
 
+def blur(patches: Float[Tensor, "B T S patch"], patch_size: int) -> Float[Tensor, "B T S cells"]:
+    """Return patches through 4 x 4 Gaussian windows, each as wide as their spacing."""
+    spacing = patch_size / BLUR_CELLS
+    pixels = torch.arange(patch_size, device=patches.device) + 0.5
+    centres = (torch.arange(BLUR_CELLS, device=patches.device) + 0.5) * spacing
+    windows = torch.exp(-0.5 * ((pixels - centres[:, None]) / spacing) ** 2) / spacing
+    patches = rearrange(patches, "B T S (p q C) -> B T S p q C", p=patch_size, q=patch_size)
+    cells = torch.einsum("ip,btspqc,jq->btsijc", windows, patches, windows)
+    return rearrange(cells, "B T S i j C -> B T S (i j C)")
+
+
 class Tokenizer(nn.Module):
     """VQ-VAE with ST-transformers on both sides.
 
     Source:
         Bruce et al. 2024, "Genie", section 2.1 (video tokenizer). The codebook's upkeep and the
-        weight on changed pixels are ours; the paper does not state its loss weights.
+        weight on changed pixels and the blurred readout are ours; the paper does not state its loss weights.
     """
 
     def __init__(
@@ -79,6 +96,7 @@ class Tokenizer(nn.Module):
         self.encoder = STTransformer(encoder)
         self.to_code = nn.Linear(encoder.dim, code_dim)
         self.quantizer = VectorQuantizer(config.quantizer, generator=generator)
+        self.to_blur = nn.Linear(code_dim, 3 * BLUR_CELLS**2)
         self.from_code = nn.Linear(code_dim, decoder.dim)
         self.decoder_positions = SpatialPositions(rows, columns, decoder.dim)
         self.decoder = STTransformer(decoder)
@@ -92,12 +110,15 @@ class Tokenizer(nn.Module):
         decoded = self._to_frames(self.decoder(self._embed_codes(quantized.vectors)))
         squared = (decoded - frames).square()
         weights = change_weights(frames, self.config.change_weight)
-        loss = (weights * squared).mean() + quantized.loss
+        blurred = blur(patchify(frames, self.config.patch_size), self.config.patch_size)
+        blur_loss = (self.to_blur(quantized.vectors).float() - blurred).square().mean()
+        loss = (weights * squared).mean() + quantized.loss + self.config.blur_weight * blur_loss
         metrics = {
             "mse": squared.mean().item(),
             "changed_mse": (squared * (weights > 1)).sum().item()
             / max(3 * (weights > 1).sum().item(), 1),
             "commitment": quantized.loss.item(),
+            "blur_mse": blur_loss.item(),
             "perplexity": quantized.perplexity.item(),
         }
         return loss, metrics

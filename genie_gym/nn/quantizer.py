@@ -22,6 +22,9 @@ class QuantizerConfig:
     """Pull of the encoder towards the codes it chose."""
     decay: float = 0.99
     """Decay of the moving averages, per training step."""
+    open_steps: int = 0
+    """First training batches whose vectors pass unquantized, so that the encoder finds its way
+    before codes are placed."""
     dead_usage: float = 0.003
     """A code whose average count a batch falls below this is placed anew."""
 
@@ -59,6 +62,7 @@ class VectorQuantizer(nn.Module):
 
     codebook: Float[Tensor, "codes code_dim"]
     usage: Float[Tensor, " codes"]
+    num_batches: Int[Tensor, ""]
     sums: Float[Tensor, "codes code_dim"]
 
     def __init__(self, config: QuantizerConfig, *, generator: torch.Generator) -> None:
@@ -70,15 +74,19 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("codebook", torch.randn(shape, generator=generator))
         self.register_buffer("usage", torch.zeros(config.num_codes))
         self.register_buffer("sums", torch.zeros(shape))
+        self.register_buffer("num_batches", torch.tensor(0))
 
     def forward(self, vectors: Float[Tensor, "*batch code_dim"]) -> Quantized:
         """Quantize; in training mode also move the codebook."""
         flat = vectors.detach().reshape(-1, self.config.code_dim).float()
-        codes = self.nearest(flat)
+        codes = self.nearest(flat).view(vectors.shape[:-1])
         if self.training:
-            self._follow(flat, codes)
+            self.num_batches.add_(1)
+            if self.num_batches <= self.config.open_steps:
+                zero = vectors.new_zeros(())
+                return Quantized(vectors, codes, loss=zero, perplexity=zero)
+            self._follow(flat, codes.flatten())
 
-        codes = codes.view(vectors.shape[:-1])
         chosen = F.embedding(codes, self.codebook)
         loss = self.config.commitment_weight * F.mse_loss(vectors.float(), chosen)
         share = torch.bincount(codes.flatten(), minlength=self.config.num_codes) / codes.numel()

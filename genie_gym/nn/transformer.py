@@ -68,12 +68,12 @@ class Block(nn.Module):
         """Make the block; attentions the config leaves out are not built."""
         super().__init__()
         shape = (config.dim, config.num_heads, config.head_dim)
-        self.spatial_norm = nn.RMSNorm(config.dim, elementwise_affine=False) if config.is_spatial else None
+        self.spatial_norm = nn.LayerNorm(config.dim, elementwise_affine=False) if config.is_spatial else None
         self.spatial = SpatialAttention(*shape) if config.is_spatial else None
-        self.temporal_norm = nn.RMSNorm(config.dim, elementwise_affine=False) if config.temporal_window else None
+        self.temporal_norm = nn.LayerNorm(config.dim, elementwise_affine=False) if config.temporal_window else None
         self.temporal = TemporalAttention(*shape) if config.temporal_window else None
         self.feed_forward = nn.Sequential(
-            nn.RMSNorm(config.dim, elementwise_affine=False),
+            nn.LayerNorm(config.dim, elementwise_affine=False),
             nn.Linear(config.dim, 4 * config.dim),
             nn.GELU(),
             nn.Linear(4 * config.dim, config.dim),
@@ -101,8 +101,8 @@ class Block(nn.Module):
         if self.spatial is not None:
             x = x + self.spatial(self.spatial_norm(x)[:, None])[:, 0]
         if self.temporal is not None:
-            out, *new = self.temporal.step(self.temporal_norm(x), cache, layer)
-            x = x + out
+            out, key, value = self.temporal.step(self.temporal_norm(x), cache, layer)
+            x, new = x + out, (key, value)
         return x + self.feed_forward(x), new
 
 
@@ -119,7 +119,7 @@ class STTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        self.norm = nn.RMSNorm(config.dim, elementwise_affine=False)
+        self.norm = nn.LayerNorm(config.dim, elementwise_affine=False)
 
     def forward(
         self,

@@ -170,7 +170,7 @@ def test_a_broken_manifest_is_refused(folder, text):
 def test_a_manifest_of_a_later_format_is_refused(folder):
     content = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**content, "format_version": 2}))
-    with pytest.raises(DataError, match="format version 2; this genie_gym reads 1. Upgrade"):
+    with pytest.raises(DataError, match=r"format version 2; this genie_gym reads 1. Upgrade"):
         read_manifest(folder)
 
 
@@ -221,9 +221,15 @@ def _virtual(file):
         (lambda file: file.attrs.pop("format_version"), "has no attribute 'format_version'"),
         (lambda file: file.attrs.modify("format_version", 3), "has format version 3; this"),
         (_replace("rewards", np.zeros(27)), "rewards must be float32, got float64"),
-        (_replace("actions", np.zeros(27, np.int64)), "actions must be int16 or float32, got int64"),
+        (
+            _replace("actions", np.zeros(27, np.int64)),
+            "actions must be int16 or float32, got int64",
+        ),
         (_replace("frames", np.zeros((27, 8, 6), np.uint8)), r"frames must be \(rows, H, W, 3\)"),
-        (_replace("frames", np.zeros((27, 8, 6, 4), np.uint8)), r"frames must be \(rows, H, W, 3\)"),
+        (
+            _replace("frames", np.zeros((27, 8, 6, 4), np.uint8)),
+            r"frames must be \(rows, H, W, 3\)",
+        ),
         (_replace("rewards", np.zeros((27, 1), np.float32)), "rewards must be 1 axes"),
         (_replace("rewards", np.zeros(26, np.float32)), "rewards has 26 rows, and frames 27"),
         (_replace("episode_ids", np.arange(27) % 2), "rows of one episode must be neighbours"),

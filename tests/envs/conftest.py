@@ -1,0 +1,78 @@
+"""A real but untrained world, small enough to build in a second."""
+
+import numpy as np
+import pytest
+import torch
+
+from genie_gym.models.bundle import save_bundle
+from genie_gym.models.dynamics import DynamicsConfig
+from genie_gym.models.latent_action import LatentActionConfig
+from genie_gym.models.reward import RewardConfig
+from genie_gym.models.stack import STAGES, GenieStack, StackConfig
+from genie_gym.models.tokenizer import TokenizerConfig
+from genie_gym.models.world import Starts
+from genie_gym.nn.quantizer import QuantizerConfig
+from genie_gym.nn.transformer import TransformerConfig
+
+NUM_STARTS = 5
+ACTION_MEANINGS = ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"]
+
+
+def transformer(temporal_window):
+    return TransformerConfig(
+        num_layers=1, dim=32, num_heads=2, head_dim=8, temporal_window=temporal_window
+    )
+
+
+def tiny_config():
+    return StackConfig(
+        game="Pong",
+        num_actions=6,
+        tokenizer=TokenizerConfig(
+            encoder=transformer(1),
+            decoder=transformer(2),
+            quantizer=QuantizerConfig(num_codes=64, code_dim=8),
+        ),
+        lam=LatentActionConfig(
+            encoder=transformer(2),
+            decoder=transformer(1),
+            quantizer=QuantizerConfig(num_codes=8, code_dim=8),
+        ),
+        dynamics=DynamicsConfig(transformer=transformer(4), num_maskgit_steps=2),
+        reward=RewardConfig(transformer=transformer(2)),
+    )
+
+
+def save_tiny_bundle(folder, *, seed=0, end_bias=-4.0):
+    """Write a world whose games end at times that hang on its frames: about once in 30 steps."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        stack = GenieStack(tiny_config(), generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            # Far from uniform, so that a wrong draw or a wrong token shows in what follows.
+            stack.reward.to_reward.weight.mul_(4)
+            stack.reward.to_end.weight.mul_(4)
+            stack.reward.to_end.bias.copy_(torch.tensor([0.0, end_bias]))
+        starts = Starts(torch.randint(64, (NUM_STARTS, 3, 16)), torch.randint(6, (NUM_STARTS, 2)))
+    card = {"action_meanings": ACTION_MEANINGS}
+    save_bundle(folder, stack=stack, starts=starts, parts=frozenset(STAGES), card=card)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny_world")
+    save_tiny_bundle(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def endless_bundle(tmp_path_factory):
+    """A tiny world whose games are never over."""
+    folder = tmp_path_factory.mktemp("endless_world")
+    save_tiny_bundle(folder, end_bias=-1000.0)
+    return folder
+
+
+@pytest.fixture
+def clip():
+    return np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
