@@ -1,7 +1,7 @@
 """genie-gym: recorded Atari play becomes a world to play, plan and learn in.
 
-    import gymnasium as gym, genie_gym
-    env = gym.make("GenieWorld-Pong-v0")
+import gymnasium as gym, genie_gym
+env = gym.make("GenieWorld-Pong-v0")
 """
 
 from typing import TYPE_CHECKING, Any

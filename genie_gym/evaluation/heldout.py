@@ -174,12 +174,16 @@ def latent_actions(world: World, rows: Rows, config: EvaluationConfig) -> Report
     starts = rng.choice(windows.valid_starts(length), 512)
     frames = torch.from_numpy(windows.clip(starts, length).frames)
     codes = world.infer_latent_actions(frames)[:, -1:]
-    shuffled = codes[torch.randperm(len(codes), generator=torch.Generator().manual_seed(config.seed))]
+    shuffled = codes[
+        torch.randperm(len(codes), generator=torch.Generator().manual_seed(config.seed))
+    ]
     history = torch.from_numpy(windows.clip(starts, length).frames)[:, -2:-1].to(world.device)
     target = frames[:, -1:].float() / 255
     with torch.inference_mode():
         errors = [
-            float((world.stack.lam.predict(history.float() / 255, c).cpu() - target).square().mean())
+            float(
+                (world.stack.lam.predict(history.float() / 255, c).cpu() - target).square().mean()
+            )
             for c in (codes, shuffled)
         ]
     usage = torch.bincount(codes.flatten().cpu(), minlength=world.num_latent_actions)
@@ -251,9 +255,7 @@ def _share_near(
     return float((np.nan_to_num(error[is_shown], nan=np.inf) <= limit).mean())
 
 
-def _rebuild(
-    world: World, frames: UInt8[np.ndarray, "N H W C"]
-) -> UInt8[np.ndarray, "N H W C"]:
+def _rebuild(world: World, frames: UInt8[np.ndarray, "N H W C"]) -> UInt8[np.ndarray, "N H W C"]:
     state = world.encode(torch.from_numpy(frames)[:, None], torch.zeros(len(frames), 0).long())
     rebuilt: UInt8[np.ndarray, "N H W C"] = world.decode(state).cpu().numpy()
     return rebuilt

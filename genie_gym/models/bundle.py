@@ -53,12 +53,12 @@ def save_bundle(
     written = {
         WEIGHTS_FILE: lambda path: save_file(weights, path),
         STARTS_FILE: lambda path: save_file(tensors, path),
-        CARD_FILE: lambda path: path.write_text(yaml.safe_dump(content, sort_keys=False)),
     }
     for name, write in written.items():
         temporary = folder / f".{name}.part"
         write(temporary)
         os.replace(temporary, folder / name)
+    _write_card(content, folder / CARD_FILE)
 
 
 def find_bundle(world: str | Path) -> Path:
@@ -108,6 +108,12 @@ def read_card(folder: Path) -> dict[str, Any]:
             f"genie_gym reads {BUNDLE_VERSION}. Upgrade genie_gym or export the world again"
         )
     return card
+
+
+def update_figures(folder: Path, figures: dict[str, Any]) -> None:
+    """Put measured figures into a bundle's card."""
+    card = {**read_card(folder), "figures": figures}
+    _write_card(card, folder / CARD_FILE)
 
 
 def load_world(
@@ -170,11 +176,15 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
+def _write_card(card: dict[str, Any], path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(yaml.safe_dump(card, sort_keys=False))
+    os.replace(temporary, path)
+
+
 def _load_weights(stack: GenieStack, parts: frozenset[str], path: Path) -> None:
     weights = _read_tensors(path)
-    expected = {
-        name: x for name, x in stack.state_dict().items() if name.split(".")[0] in parts
-    }
+    expected = {name: x for name, x in stack.state_dict().items() if name.split(".")[0] in parts}
     if missing := sorted(expected.keys() - weights.keys()):
         raise WorldError(f"{path} lacks {len(missing)} tensors, the first {missing[0]!r}")
     if unknown := sorted(weights.keys() - expected.keys()):
@@ -190,7 +200,9 @@ def _load_weights(stack: GenieStack, parts: frozenset[str], path: Path) -> None:
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
-        raise WorldError(f"{path} is missing. Export the world again: genie-gym export RUN --out ...")
+        raise WorldError(
+            f"{path} is missing. Export the world again: genie-gym export RUN --out ..."
+        )
     try:
         tensors: dict[str, torch.Tensor] = load_file(path)
     except SafetensorError as error:

@@ -15,6 +15,9 @@ from genie_gym.nn.patches import grid_size, patchify, unpatchify
 from genie_gym.nn.quantizer import Quantized, QuantizerConfig, VectorQuantizer
 from genie_gym.nn.transformer import SpatialPositions, STTransformer, TransformerConfig
 
+EDGE = 1 / 1020
+"""Pixels are kept this far from 0 and 1 before the logit: a quarter of a grey level."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LatentActionConfig:
@@ -77,6 +80,9 @@ class LatentActionModel(nn.Module):
         self.embed_action = nn.Linear(code_dim, decoder.dim)
         self.decoder = STTransformer(decoder)
         self.to_patch = nn.Linear(decoder.dim, patch_dim)
+        # Small, so that training begins near a copy; not zero, which would block the code's path.
+        nn.init.normal_(self.to_patch.weight, std=0.1 / decoder.dim**0.5)
+        nn.init.zeros_(self.to_patch.bias)
 
     def forward(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
         """Return the loss on a batch of frames, and the code gain beside it.
@@ -139,7 +145,7 @@ class LatentActionModel(nn.Module):
         features = self.decoder(embedded + self.embed_action(vectors)[:, :, None])
         change = self.to_patch(features).float()
         change = unpatchify(change, self.config.patch_size, self.height, self.width)
-        return torch.logit(frames, eps=0.02) + change
+        return torch.logit(frames, eps=EDGE) + change
 
     def _shuffled_mse(self, frames: Float[Tensor, "B T H W C"], quantized: Quantized) -> float:
         codes = quantized.codes.flatten()

@@ -101,7 +101,9 @@ class RewardModel(nn.Module):
         reward_logits, end_logits = self._logits(batch.tokens, self._drop(batch.actions))
         rewards = self.nearest_class(batch.rewards)
         ends = batch.terminations.long()
-        reward_loss = F.cross_entropy(rearrange(reward_logits, "B T c -> (B T) c"), rewards.flatten())
+        reward_loss = F.cross_entropy(
+            rearrange(reward_logits, "B T c -> (B T) c"), rewards.flatten()
+        )
         end_loss = F.cross_entropy(rearrange(end_logits, "B T c -> (B T) c"), ends.flatten())
 
         predicted = reward_logits.argmax(-1)

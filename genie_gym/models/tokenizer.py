@@ -42,7 +42,9 @@ class TokenizerConfig:
         if self.patch_size < 1:
             raise ConfigError(f"tokenizer.patch_size must be at least 1, got {self.patch_size}")
         if self.change_weight < 0:
-            raise ConfigError(f"tokenizer.change_weight must be 0 or more, got {self.change_weight}")
+            raise ConfigError(
+                f"tokenizer.change_weight must be 0 or more, got {self.change_weight}"
+            )
 
 
 def change_weights(

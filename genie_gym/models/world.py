@@ -283,9 +283,7 @@ class World:
                 decoder = self._remember_decoded(tokens[:, t - 1], decoder)
         return WorldState(tokens[:, -1].clone(), dynamics, reward, decoder)
 
-    def _remember_decoded(
-        self, tokens: Int[Tensor, "B S"], cache: TemporalCache
-    ) -> TemporalCache:
+    def _remember_decoded(self, tokens: Int[Tensor, "B S"], cache: TemporalCache) -> TemporalCache:
         if self.config.tokenizer.decoder.temporal_window < 2:
             return cache  # the decoder looks at no other frame
         return self.stack.tokenizer.decode_step(tokens, cache)[1]

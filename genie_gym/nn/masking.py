@@ -23,7 +23,9 @@ def random_mask(
     At least one token of every frame is hidden, so every frame has something to learn.
     """
     device = generator.device
-    rate = min_rate + (1 - min_rate) * torch.rand(*shape[:-1], 1, generator=generator, device=device)
+    rate = min_rate + (1 - min_rate) * torch.rand(
+        *shape[:-1], 1, generator=generator, device=device
+    )
     draws = torch.rand(shape, generator=generator, device=device)
     return (draws < rate) | (draws == draws.amin(-1, keepdim=True))
 
@@ -46,7 +48,9 @@ def uniform(
 ) -> Float[Tensor, "B *shape"]:
     """Draw numbers in [0, 1) for every row, each row from its own generator where it has one."""
     if isinstance(generator, torch.Generator):
-        return torch.rand(batch_size, *shape, generator=generator, device=generator.device).to(device)
+        return torch.rand(batch_size, *shape, generator=generator, device=generator.device).to(
+            device
+        )
     rows = [torch.rand(shape, generator=one, device=one.device) for one in generator]
     return torch.stack(rows).to(device)
 

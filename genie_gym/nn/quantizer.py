@@ -121,7 +121,9 @@ class VectorQuantizer(nn.Module):
         dead = dead[:num_far]
         if len(dead) == 0:
             return
-        rows = torch.multinomial(distance.cpu(), len(dead), generator=self.generator).to(flat.device)
+        rows = torch.multinomial(distance.cpu(), len(dead), generator=self.generator).to(
+            flat.device
+        )
         usage = max(1 - self.config.decay, 2 * self.config.dead_usage)
         self.codebook[dead] = flat[rows]
         self.usage[dead] = usage

@@ -68,9 +68,13 @@ class Block(nn.Module):
         """Make the block; attentions the config leaves out are not built."""
         super().__init__()
         shape = (config.dim, config.num_heads, config.head_dim)
-        self.spatial_norm = nn.LayerNorm(config.dim, elementwise_affine=False) if config.is_spatial else None
+        self.spatial_norm = (
+            nn.LayerNorm(config.dim, elementwise_affine=False) if config.is_spatial else None
+        )
         self.spatial = SpatialAttention(*shape) if config.is_spatial else None
-        self.temporal_norm = nn.LayerNorm(config.dim, elementwise_affine=False) if config.temporal_window else None
+        self.temporal_norm = (
+            nn.LayerNorm(config.dim, elementwise_affine=False) if config.temporal_window else None
+        )
         self.temporal = TemporalAttention(*shape) if config.temporal_window else None
         self.feed_forward = nn.Sequential(
             nn.LayerNorm(config.dim, elementwise_affine=False),

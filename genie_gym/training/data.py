@@ -218,5 +218,3 @@ def _check_fits(recording: Recording, config: StackConfig, path: Path) -> None:
             f"stack.num_actions is {config.num_actions}. Set it to "
             f"{len(recording.action_meanings)}"
         )
-
-

@@ -1,14 +1,14 @@
 """A run folder, and the stages that fill it one after the other.
 
-    runs/pong/
-        config.yaml                what was asked for
-        data.yaml                  which recording, and what it says of itself
-        tokens.safetensors         the recording as tokens and latent actions (a cache)
-        tokenizer/  lam/  dynamics/  reward/
-            weights.safetensors    the finished part
-            metrics.jsonl          one line a logged step
-            checkpoints/           to resume from
-            events.out.tfevents.*  TensorBoard
+runs/pong/
+    config.yaml                what was asked for
+    data.yaml                  which recording, and what it says of itself
+    tokens.safetensors         the recording as tokens and latent actions (a cache)
+    tokenizer/  lam/  dynamics/  reward/
+        weights.safetensors    the finished part
+        metrics.jsonl          one line a logged step
+        checkpoints/           to resume from
+        events.out.tfevents.*  TensorBoard
 """
 
 import json

@@ -148,5 +148,3 @@ def imagine_some(batch: Batch, dynamics: Dynamics, generator: torch.Generator) -
     tokens = batch.tokens.clone()
     tokens[::2, 1:] = torch.where(hidden, guesses, targets)
     return replace(batch, tokens=tokens)
-
-

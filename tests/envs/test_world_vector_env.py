@@ -60,7 +60,9 @@ def assert_same_step(step, other):
     ("autoreset_mode", "num_envs", "num_steps", "max_episode_steps"),
     [(AutoresetMode.NEXT_STEP, 8, 100, 30), (AutoresetMode.SAME_STEP, 3, 40, 10)],
 )
-def test_slots_play_what_single_environments_play(tiny_bundle, autoreset_mode, num_envs, num_steps):
+def test_slots_play_what_single_environments_play(
+    tiny_bundle, autoreset_mode, num_envs, num_steps, max_episode_steps
+):
     options = {"autoreset_mode": autoreset_mode, "max_episode_steps": max_episode_steps}
     envs = make(tiny_bundle, num_envs, **options)
     singles = make_singles(tiny_bundle, num_envs, **options)

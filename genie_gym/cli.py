@@ -1,0 +1,235 @@
+"""The `genie-gym` command. Each command imports its code only when it runs."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from genie_gym.errors import GenieError
+
+STAGE_NAMES = ("tokenizer", "lam", "dynamics", "reward")
+STAGE_FLAGS = ("max_steps", "save_every", "batch_size", "gradient_accumulation_steps")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return 0, or 2 after a one-line error."""
+    options = build_parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except GenieError as error:
+        print(f"genie-gym {options.command}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="genie-gym", description="Recorded Atari play becomes a Gymnasium environment."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        return sub
+
+    _add_demo(command("demo", demo, "play a bundled world; write a film and a contact sheet"))
+    _add_collect(command("collect", collect, "record real play to HDF5"))
+    _add_train(command("train", train, "train the stack on a recording"))
+    _add_export(command("export", export, "turn a run folder into a world bundle"))
+    _add_evaluate(command("evaluate", evaluate, "judge a world on held-out play"))
+    _add_info(command("info", info, "print the card of a world"))
+    return parser
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--world", default="pong", help="world to play (default: pong)")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder (default: out)")
+    parser.add_argument("--steps", type=int, default=300, help="imagined steps (default: 300)")
+    parser.add_argument("--policy", default="scripted", help="who plays (default: scripted)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or auto (default: cpu)")
+
+
+def demo(options: argparse.Namespace) -> None:
+    """Play a world and write what was seen."""
+    import gymnasium as gym
+
+    import genie_gym  # noqa: F401  (registers the ids)
+    from collectors.policies import make_policy
+    from genie_gym.evaluation.demo import play, write_demo
+    from genie_gym.games import world_id
+    from genie_gym.models.bundle import find_bundle, read_card
+
+    card = read_card(find_bundle(options.world))
+    player = make_policy(options.policy, card["game"], card["config"]["num_actions"])
+    env = gym.make(world_id(card["game"]), world=options.world, device=options.device)
+    played = play(env, player, options.steps, options.seed)
+    film, sheet = write_demo(played, options.out, card["fps"])
+    print(
+        f"{len(played.rewards)} imagined steps, {played.steps_per_second:.0f} steps/s with pixels"
+    )
+    won, lost = (sum(reward * sign > 0 for reward in played.rewards) for sign in (1, -1))
+    print(
+        f"{options.policy} player: {won} points won, {lost} lost, {played.num_episodes} episode(s)"
+    )
+    print(f"figures of the world: {json.dumps(card['figures'])}")
+    print(f"wrote {film} and {sheet}")
+
+
+def _add_collect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("game", help="id or name of an ALE game, for example ALE/Pong-v5")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the recording")
+    parser.add_argument("--steps", type=int, required=True, help="actions in total")
+    parser.add_argument("--policy", default="mixed", help="random, repeat, scripted or mixed")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sticky", type=float, default=0.0, help="probability of sticky actions")
+    parser.add_argument("--noop-max", type=int, default=30, help="most raw no-ops after a reset")
+    parser.add_argument("--frame-size", type=int, default=64, help="side of a frame in pixels")
+    parser.add_argument("--num-envs", type=int, default=1, help="worker processes")
+    parser.add_argument("--shard-steps", type=int, default=10_000, help="actions a shard")
+    parser.add_argument("--resume", action="store_true", help="go on with the recording in --out")
+
+
+def collect(options: argparse.Namespace) -> None:
+    """Record real play and print what it holds."""
+    from collectors import record
+
+    names = ("steps", "policy", "seed", "sticky", "noop_max", "frame_size", "num_envs")
+    settings = {name: getattr(options, name) for name in (*names, "shard_steps", "resume")}
+    summary = record(options.game, options.out, **settings)
+    print(summary.class_table)
+    print(
+        f"{summary.num_steps} steps, {summary.num_episodes} episodes, {summary.num_bytes} bytes "
+        f"in {summary.path}; {summary.steps_per_second:.0f} steps/s"
+    )
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, required=True, help="YAML, see configs/")
+    parser.add_argument("--data", type=Path, required=True, help="recording to learn from")
+    parser.add_argument("--out", type=Path, required=True, help="run folder")
+    parser.add_argument("--stage", choices=STAGE_NAMES, help="train this part alone")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoints")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
+    parser.add_argument("--seed", type=int, help="overrides seed")
+    for flag in STAGE_FLAGS:
+        name = "--" + flag.replace("_", "-")
+        parser.add_argument(name, type=int, help=f"overrides training.<stage>.{flag}")
+    parser.add_argument(
+        "override", nargs="*", metavar="KEY=VALUE", help="overrides any value of the YAML"
+    )
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train all stages, or one."""
+    from genie_gym.config import from_dict, load_yaml, override
+    from genie_gym.models.bundle import choose_device
+    from genie_gym.training.config import RunConfig
+    from genie_gym.training.run import run_training
+
+    stages = [options.stage] if options.stage else list(STAGE_NAMES)
+    assignments = list(options.override)
+    if options.seed is not None:
+        assignments.append(f"seed={options.seed}")
+    for flag in STAGE_FLAGS:
+        if (value := getattr(options, flag)) is not None:
+            assignments += [f"training.{stage}.{flag}={value}" for stage in stages]
+    config = from_dict(RunConfig, override(load_yaml(options.config), assignments))
+    run = run_training(
+        config,
+        options.data,
+        options.out,
+        stages=stages,
+        resume=options.resume,
+        device=choose_device(options.device),
+    )
+    print(f"finished stages in {run.path}: {', '.join(run.finished_stages())}")
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the bundle")
+    parser.add_argument("--data", type=Path, help="the run's recording, if it has moved")
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write a bundle."""
+    from genie_gym.training.export import export as write
+
+    folder = write(options.run_folder, options.out, options.data)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    print(f"wrote {folder}, {size / 2**20:.1f} MiB")
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("world", help="world name or bundle folder")
+    parser.add_argument("--data", type=Path, required=True, help="held-out recording")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the report")
+    parser.add_argument("--windows", type=int, default=400, help="free rollouts (default: 400)")
+    parser.add_argument("--horizon", type=int, default=10, help="steps a rollout (default: 10)")
+    parser.add_argument("--temperature", type=float, help="sampling temperature")
+    parser.add_argument("--num-maskgit-steps", type=int, help="refinement steps a frame")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
+    parser.add_argument(
+        "--update-card", action="store_true", help="put the figures into the world's card"
+    )
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Measure a world and write report.json."""
+    from genie_gym.evaluation.heldout import EvaluationConfig
+    from genie_gym.evaluation.heldout import evaluate as measure
+    from genie_gym.models.bundle import find_bundle, load_world, update_figures
+
+    world = load_world(options.world, device=options.device)
+    config = EvaluationConfig(
+        num_windows=options.windows,
+        horizon=options.horizon,
+        temperature=options.temperature,
+        num_maskgit_steps=options.num_maskgit_steps,
+        seed=options.seed,
+    )
+    report = measure(world, options.data, config)
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "report.json"
+    temporary = path.with_name(".report.json.part")
+    temporary.write_text(json.dumps(report, indent=2))
+    os.replace(temporary, path)
+    if options.update_card:
+        update_figures(find_bundle(options.world), report)
+    print(json.dumps(report, indent=2))
+    print(f"wrote {path}")
+
+
+def _add_info(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("world", help="world name or bundle folder")
+
+
+def info(options: argparse.Namespace) -> None:
+    """Print a world's card: what it is, where it comes from, what was measured."""
+    import yaml
+
+    from genie_gym.models.bundle import WEIGHTS_FILE, find_bundle, load_world, read_card
+
+    folder = find_bundle(options.world)
+    card = read_card(folder)
+    world = load_world(folder)
+    card["sizes"] = {
+        "parameters": {
+            name: sum(x.numel() for x in getattr(world.stack, name).parameters())
+            for name in card["parts"]
+        },
+        "weights_mib": round((folder / WEIGHTS_FILE).stat().st_size / 2**20, 2),
+        "tokens_per_frame": world.stack.tokenizer.num_tokens,
+        "start_contexts": len(world.starts),
+    }
+    print(yaml.safe_dump(card, sort_keys=False), end="")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

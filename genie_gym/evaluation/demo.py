@@ -1,0 +1,63 @@
+"""A few hundred imagined steps as a film and a contact sheet."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+from jaxtyping import UInt8
+
+from genie_gym.evaluation.video import contact_sheet, write_video
+
+
+class Player(Protocol):
+    """What plays: an observation in, an action out."""
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode."""
+
+    def act(self, obs: UInt8[np.ndarray, "H W C"]) -> int:
+        """Return the next action."""
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What came of it."""
+
+    frames: UInt8[np.ndarray, "T H W C"]
+    rewards: list[float]
+    num_episodes: int
+    steps_per_second: float
+
+
+def play(env: gym.Env[Any, Any], player: Player, num_steps: int, seed: int) -> Played:
+    """Play a number of steps, over several episodes if they end, timing the env alone."""
+    obs, _ = env.reset(seed=seed)
+    rng = np.random.default_rng(seed)
+    player.reset(rng)
+    frames, rewards, seconds, num_episodes = [obs], [], 0.0, 1
+    for _ in range(num_steps):
+        action = player.act(obs)
+        begin = time.perf_counter()
+        obs, reward, terminated, truncated, _ = env.step(action)
+        seconds += time.perf_counter() - begin
+        frames.append(obs)
+        rewards.append(float(reward))
+        if terminated or truncated:
+            obs, _ = env.reset()
+            player.reset(rng)
+            frames.append(obs)
+            num_episodes += 1
+    return Played(np.stack(frames), rewards, num_episodes, num_steps / seconds)
+
+
+def write_demo(played: Played, folder: Path, fps: float) -> tuple[Path, Path]:
+    """Write `demo.mp4` with all frames and `demo.png` with 32 of them; return both paths."""
+    film, sheet = folder / "demo.mp4", folder / "demo.png"
+    write_video(film, played.frames, fps=fps)
+    chosen = np.linspace(0, len(played.frames) - 1, 32).round().astype(int)
+    labels = [str(index) for index in chosen]
+    contact_sheet(sheet, played.frames[chosen], labels=labels)
+    return film, sheet
