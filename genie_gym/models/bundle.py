@@ -62,8 +62,11 @@ def save_bundle(
 
 
 def find_bundle(world: str | Path) -> Path:
-    """Return the folder of a world: a path, a packaged name, a name below $GENIE_GYM_HOME, or a hub
-    repository written "hf://owner/name".
+    """Return the folder of a world.
+
+    Args:
+        world: a path, a packaged name, a name below $GENIE_GYM_HOME, or a hub repository written
+            "hf://owner/name"; looked for in this order.
 
     Raises:
         WorldError: there is none; the text names the commands that train one.

@@ -78,8 +78,9 @@ class Tokenizer(nn.Module):
     """VQ-VAE with ST-transformers on both sides.
 
     Source:
-        Bruce et al. 2024, "Genie", section 2.1 (video tokenizer). The codebook's upkeep and the
-        weight on changed pixels and the blurred readout are ours; the paper does not state its loss weights.
+        Bruce et al. 2024, "Genie", section 2.1 (video tokenizer). The codebook's upkeep, the
+        weight on changed pixels and the blurred readout are ours; the paper does not state its
+        loss weights.
     """
 
     def __init__(

@@ -45,7 +45,7 @@ def num_hidden(num_tokens: int, step: int, num_steps: int) -> int:
 
 def uniform(
     shape: tuple[int, ...], batch_size: int, generator: Generators, device: torch.device
-) -> Float[Tensor, "B *shape"]:
+) -> Float[Tensor, "B ..."]:
     """Draw numbers in [0, 1) for every row, each row from its own generator where it has one."""
     if isinstance(generator, torch.Generator):
         return torch.rand(batch_size, *shape, generator=generator, device=generator.device).to(

@@ -165,7 +165,7 @@ def _encode_episodes(
     encode: Callable[[Tensor], Tensor],
     window: int,
     what: str,
-) -> Int[np.ndarray, "rows *tokens"]:
+) -> Int[np.ndarray, "rows ..."]:
     """Run an encoder over every episode in chunks, each with the frames before it as context."""
     was_training = module.training
     module.eval()

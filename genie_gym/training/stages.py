@@ -84,7 +84,7 @@ class RewardStage(ClipStage):
         is_training = ~windows.data.is_validation
         rewarded = np.flatnonzero((rows.rewards != 0) & is_training)
         ended = np.flatnonzero(rows.terminations & is_training)
-        self.kinds = [kind for kind in self._split_by_class(rewarded) + [ended] if len(kind)]
+        self.kinds = [kind for kind in [*self._split_by_class(rewarded), ended] if len(kind)]
         self._correct_classes()
 
     def draw_starts(self, rng: np.random.Generator) -> Int[np.ndarray, " B"]:

@@ -43,19 +43,30 @@ def tiny_config():
     )
 
 
-def save_tiny_bundle(folder, *, seed=0, end_bias=-4.0):
-    """Write a world whose games end at times that hang on its frames: about once in 30 steps."""
-    with torch.random.fork_rng(devices=[]):
+def save_tiny_bundle(folder, *, seed=0, end_rate=0.05):
+    """Write a world whose games end at times that hang on its frames, at about this rate a step."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         stack = GenieStack(tiny_config(), generator=torch.Generator().manual_seed(seed))
-        with torch.no_grad():
-            # Far from uniform, so that a wrong draw or a wrong token shows in what follows.
-            stack.reward.to_reward.weight.mul_(4)
-            stack.reward.to_end.weight.mul_(4)
-            stack.reward.to_end.bias.copy_(torch.tensor([0.0, end_bias]))
+        # Far from uniform, so that a wrong draw or a wrong token shows in what follows.
+        stack.reward.to_reward.weight.mul_(4)
+        stack.reward.to_end.weight.mul_(4)
+        stack.reward.to_end.bias.copy_(end_bias(stack.reward, end_rate))
         starts = Starts(torch.randint(64, (NUM_STARTS, 3, 16)), torch.randint(6, (NUM_STARTS, 2)))
     card = {"action_meanings": ACTION_MEANINGS}
     save_bundle(folder, stack=stack, starts=starts, parts=frozenset(STAGES), card=card)
+
+
+def end_bias(reward_model, end_rate):
+    """Return the bias with which that share of random frames is an end."""
+    if end_rate == 0:
+        return torch.tensor([1000.0, 0.0])
+    reward_model.to_end.bias.zero_()
+    tokens, actions = torch.randint(64, (512, 16)), torch.randint(6, (512,))
+    prediction, _ = reward_model.step(tokens, actions, reward_model.empty_cache(512))
+    return torch.stack(
+        [prediction.terminated_prob.logit().quantile(1 - end_rate), torch.tensor(0.0)]
+    )
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +80,7 @@ def tiny_bundle(tmp_path_factory):
 def endless_bundle(tmp_path_factory):
     """A tiny world whose games are never over."""
     folder = tmp_path_factory.mktemp("endless_world")
-    save_tiny_bundle(folder, end_bias=-1000.0)
+    save_tiny_bundle(folder, end_rate=0)
     return folder
 
 

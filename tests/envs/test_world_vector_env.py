@@ -58,12 +58,13 @@ def assert_same_step(step, other):
 
 @pytest.mark.parametrize(
     ("autoreset_mode", "num_envs", "num_steps", "max_episode_steps"),
-    [(AutoresetMode.NEXT_STEP, 8, 100, 30), (AutoresetMode.SAME_STEP, 3, 40, 10)],
+    [(AutoresetMode.NEXT_STEP, 8, 100, 20), (AutoresetMode.SAME_STEP, 3, 40, 10)],
 )
 def test_slots_play_what_single_environments_play(
     tiny_bundle, autoreset_mode, num_envs, num_steps, max_episode_steps
 ):
-    options = {"autoreset_mode": autoreset_mode, "max_episode_steps": max_episode_steps}
+    options = {"max_episode_steps": max_episode_steps, "num_maskgit_steps": 1}
+    options["autoreset_mode"] = autoreset_mode
     envs = make(tiny_bundle, num_envs, **options)
     singles = make_singles(tiny_bundle, num_envs, **options)
     (obs, infos), (other_obs, other_infos) = envs.reset(seed=11), singles.reset(seed=11)
@@ -76,8 +77,8 @@ def test_slots_play_what_single_environments_play(
         assert_same_step(step, singles.step(actions))
         num_terminated += step[2].sum()
         num_truncated += step[3].sum()
-    assert num_terminated > 2
-    assert num_truncated > 2
+    assert num_terminated > 0
+    assert num_truncated > 0
 
 
 @pytest.mark.slow
@@ -150,12 +151,12 @@ def test_without_autoreset_the_caller_resets_some_slots(endless_bundle):
 
 
 def test_what_other_slots_do_moves_nothing(tiny_bundle):
-    actions = random_actions(30)
+    actions = random_actions(20)
     others = actions.copy()
     others[:, 1:] = (others[:, 1:] + 1) % 6
     first = []
     for plan in (actions, others):
-        envs = make(tiny_bundle, max_episode_steps=12)
+        envs = make(tiny_bundle, max_episode_steps=9)
         envs.reset(seed=5)
         first.append([envs.step(row)[0][0] for row in plan])
     np.testing.assert_array_equal(*first)
@@ -175,9 +176,9 @@ def test_a_state_of_all_slots_can_be_gone_back_to(tiny_bundle):
     envs = make(tiny_bundle, 3)
     obs, _ = envs.reset(seed=0)
     state = pickle.loads(pickle.dumps(envs.get_state()))
-    first = [envs.step(actions) for actions in random_actions(25, 3)]
+    first = [envs.step(actions) for actions in random_actions(15, 3)]
     np.testing.assert_array_equal(envs.set_state(state), obs)
-    for step, actions in zip(first, random_actions(25, 3), strict=True):
+    for step, actions in zip(first, random_actions(15, 3), strict=True):
         assert_same_step(step, envs.step(actions))
     with pytest.raises(ConfigError, match="must be of 2 games of 16 tokens, got 3 of 16"):
         make(tiny_bundle, 2).set_state(state)
