@@ -14,13 +14,17 @@ STAGE_FLAGS = ("max_steps", "save_every", "batch_size", "gradient_accumulation_s
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, or 2 after a one-line error."""
+    """Run one command; return 0, 2 after a one-line error, or 130 after Ctrl-C."""
     options = build_parser().parse_args(arguments)
     try:
         options.run(options)
-    except GenieError as error:
-        print(f"genie-gym {options.command}: {error}", file=sys.stderr)
+    except (GenieError, OSError) as error:
+        text = " ".join(str(error).splitlines())
+        print(f"genie-gym {options.command}: {text}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"genie-gym {options.command}: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -81,9 +81,14 @@ def override(values: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
         *parents, leaf = path.split(".")
         node = result
         for parent in parents:
-            node[parent] = dict(node.get(parent) or {})
-            node = node[parent]
-        node[leaf] = yaml.safe_load(text)
+            inner = node.get(parent) or {}
+            if not isinstance(inner, Mapping):
+                raise ConfigError(f"{assignment!r}: {parent} is a value, not a mapping: {inner!r}")
+            node[parent] = node = dict(inner)
+        try:
+            node[leaf] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{assignment!r}: {text!r} is not YAML") from error
     return result
 
 

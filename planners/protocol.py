@@ -1,6 +1,6 @@
 """What a planner needs of a model: tensors in, tensors out, batched over roots and candidates."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -17,6 +17,7 @@ class Rollout(NamedTuple):
     """Model states at the ends, candidates of one root side by side."""
 
 
+@runtime_checkable
 class Model(Protocol):
     """A model that can be rolled out without touching the game it was taken from."""
 

@@ -105,6 +105,7 @@ class Slots:
         self.config = config
         self.num_slots = num_slots
         self.world = shared_world(config)
+        self.max_episode_steps = config.max_episode_steps
         self.np_randoms: list[np.random.Generator] = []
         """One a slot; set by the environment, which seeds them, before a reset."""
         self.num_steps = np.zeros(num_slots, np.int64)
@@ -197,7 +198,7 @@ class Slots:
         terminated_probs = imagined.prediction.terminated_prob.double().cpu().numpy()
         terminated = terminated_probs > 0.5
         self.num_steps += 1
-        limit = self.config.max_episode_steps
+        limit = self.max_episode_steps
         truncated = self.num_steps >= (math.inf if limit is None else limit)
         self.is_over = terminated | truncated
         rewards = sampled if self.config.reward_mode == "sampled" else expected.copy()

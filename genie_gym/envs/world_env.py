@@ -151,6 +151,9 @@ class GenieWorldEnv(gym.Env[UInt8[np.ndarray, "H W C"], ActionIndex], EzPickle):
 
         super().reset(seed=seed)
         self._slots.np_randoms = [self.np_random]
+        if self.spec is not None and self.spec.max_episode_steps is not None:
+            # gym.make(..., max_episode_steps=) keeps the number to itself; it is meant for us too.
+            self._slots.max_episode_steps = self.spec.max_episode_steps
         info: dict[str, Any] = {}
         if begun is not None:
             self._slots.reset_to(begun)

@@ -3,15 +3,17 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
 from jaxtyping import UInt8
 
+from genie_gym.errors import ConfigError
 from genie_gym.evaluation.video import contact_sheet, write_video
 
 
+@runtime_checkable
 class Player(Protocol):
     """What plays: an observation in, an action out."""
 
@@ -33,7 +35,13 @@ class Played:
 
 
 def play(env: gym.Env[Any, Any], player: Player, num_steps: int, seed: int) -> Played:
-    """Play a number of steps, over several episodes if they end, timing the env alone."""
+    """Play a number of steps, over several episodes if they end, timing the env alone.
+
+    Raises:
+        ConfigError: there are no steps to play.
+    """
+    if num_steps < 1:
+        raise ConfigError(f"steps must be at least 1, got {num_steps}")
     obs, _ = env.reset(seed=seed)
     rng = np.random.default_rng(seed)
     player.reset(rng)

@@ -15,11 +15,13 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from genie_gym.data.hdf5 import Recording, Rows
 from genie_gym.data.windows import EpisodeWindows
-from genie_gym.errors import DataError
+from genie_gym.errors import ConfigError, DataError
 from genie_gym.evaluation.objects import PongObjects, find_objects
 from genie_gym.models.world import World
 
 Report = dict[str, Any]
+ROWS_AT_ONCE = 64
+"""Rows whose next step is imagined together."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,9 +43,15 @@ class EvaluationConfig:
     num_maskgit_steps: int | None = None
     """Refinement steps; the bundle's by default."""
 
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("num_windows", "context_length", "horizon", "num_frames"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+
 
 def evaluate(world: World, path: Path, config: EvaluationConfig) -> Report:
-    """Return every figure as a nested mapping.
+    """Return every figure as a nested mapping; what nothing was found to measure on is None.
 
     Raises:
         DataError: the recording does not fit the world, or is too short.
@@ -68,12 +76,13 @@ def reconstruction(world: World, rows: Rows, config: EvaluationConfig) -> Report
     count = min(config.num_frames, len(rows.frames))
     chosen = np.linspace(0, len(rows.frames) - 1, count).astype(np.int64)
     frames = rows.frames[chosen]
-    rebuilt = np.concatenate([_rebuild(world, part) for part in np.array_split(frames, 16)])
+    parts = np.array_split(frames, min(16, count))
+    rebuilt = np.concatenate([_rebuild(world, part) for part in parts])
     report: Report = {"mse": _mse(rebuilt, frames), "frames": count}
     if world.config.game == "Pong":
         real, imagined = find_objects(frames), find_objects(rebuilt)
         report["ball_within_1px"] = _share_near(_ball_error(real, imagined), real.ball_seen, 1)
-        report["ball_false"] = float((imagined.ball_seen & ~real.ball_seen).mean())
+        report["ball_false"] = _mean(imagined.ball_seen & ~real.ball_seen)
         report["frames_with_ball"] = int(real.ball_seen.sum())
     return report
 
@@ -83,8 +92,13 @@ def rollouts(world: World, rows: Rows, config: EvaluationConfig) -> Report:
     length = config.context_length + config.horizon
     windows = EpisodeWindows(rows)
     rng = np.random.default_rng(config.seed)
-    starts = rng.choice(windows.valid_starts(length), 3 * config.num_windows, replace=False)
-    starts = starts[_is_played(rows, starts, config)][: config.num_windows]
+    starts = windows.valid_starts(length)
+    starts = rng.choice(starts, min(3 * config.num_windows, len(starts)), replace=False)
+    if world.config.game == "Pong":
+        starts = starts[_is_played(rows, starts, config)]
+    if len(starts) == 0:
+        raise DataError(f"no window of {length} frames shows the ball. Record longer play")
+    starts = starts[: config.num_windows]
     clip = windows.clip(starts, length)
     assert clip.actions is not None and clip.rewards is not None
     imagined = imagine(world, clip.frames, clip.actions, config)
@@ -98,10 +112,10 @@ def rollouts(world: World, rows: Rows, config: EvaluationConfig) -> Report:
         truth, guess = real[rows_scored, step - 1], imagined[rows_scored, step - 1]
         figures: Report = {
             "scored": int(rows_scored.sum()),
-            "psnr": _psnr(_mse(guess, truth)),
-            "copy_psnr": _psnr(_mse(last[rows_scored], truth)),
+            "psnr": _psnr(guess, truth),
+            "copy_psnr": _psnr(last[rows_scored], truth),
         }
-        if world.config.game == "Pong":
+        if world.config.game == "Pong" and len(truth):
             figures |= _object_figures(find_objects(truth), find_objects(guess))
         report["by_step"][step] = figures
     return report
@@ -152,16 +166,17 @@ def events(world: World, rows: Rows, config: EvaluationConfig) -> Report:
             continue
         expected, ended = _predict_step(world, rows, chosen, config)
         hit = {"reward_-1": expected < -0.5, "reward_+1": expected > 0.5, "terminated": ended > 0.5}
-        report[name] = {"events": len(chosen), "recall": float(hit[name].mean())}
+        report[name] = {"events": len(chosen), "recall": _mean(hit[name])}
 
-    quiet = np.flatnonzero((rows.rewards == 0) & ~rows.terminations)
+    is_step = EpisodeWindows(rows).valid_starts(2)  # an episode's last row has no action
+    quiet = is_step[(rows.rewards[is_step] == 0) & ~rows.terminations[is_step]]
     chosen = rng.choice(quiet, min(1000, len(quiet)), replace=False)
     expected, ended = _predict_step(world, rows, chosen, config)
     report["quiet"] = {
         "steps": len(chosen),
-        "false_reward": float((np.abs(expected) > 0.5).mean()),
-        "false_end": float((ended > 0.5).mean()),
-        "bias": float(expected.mean()),
+        "false_reward": _mean(np.abs(expected) > 0.5),
+        "false_end": _mean(ended > 0.5),
+        "bias": _mean(expected),
     }
     return report
 
@@ -202,24 +217,26 @@ def _predict_step(
 ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
     """Return the expected reward and chance of an end of the recorded action at each row."""
     assert rows.actions is not None
-    expected, ended = [], []
+    is_first = np.diff(rows.episode_ids, prepend=rows.episode_ids[0] - 1) != 0
+    episode_starts = np.maximum.accumulate(np.where(is_first, np.arange(len(is_first)), 0))
+    lengths = np.minimum(at - episode_starts[at] + 1, config.context_length)
+    expected, ended = np.zeros(len(at)), np.zeros(len(at))
     generator = torch.Generator().manual_seed(config.seed)
-    for row in at:
-        episode = rows.episode_ids[row]
-        first = row
-        while first > max(0, row - config.context_length + 1) and (
-            rows.episode_ids[first - 1] == episode
-        ):
-            first -= 1
-        state = world.encode(
-            torch.from_numpy(rows.frames[None, first : row + 1]),
-            torch.from_numpy(rows.actions[None, first:row].astype(np.int64)),
-        )
-        action = torch.tensor([int(rows.actions[row])])
-        _, reward, end = world.step(state, action, generator, temperature=config.temperature)
-        expected.append(float(reward))
-        ended.append(float(end))
-    return np.array(expected), np.array(ended)
+    for length in np.unique(lengths):
+        same = np.flatnonzero(lengths == length)
+        for part in np.array_split(same, -(-len(same) // ROWS_AT_ONCE)):
+            context = at[part, None] + np.arange(1 - length, 1)
+            actions = torch.from_numpy(rows.actions[context].astype(np.int64))
+            state = world.encode(torch.from_numpy(rows.frames[context]), actions[:, :-1])
+            _, reward, end = world.step(
+                state,
+                actions[:, -1],
+                generator,
+                temperature=config.temperature,
+                num_maskgit_steps=config.num_maskgit_steps,
+            )
+            expected[part], ended[part] = reward.cpu(), end.cpu()
+    return expected, ended
 
 
 def _is_played(
@@ -233,12 +250,13 @@ def _is_played(
 
 def _object_figures(real: PongObjects, imagined: PongObjects) -> Report:
     error = _ball_error(real, imagined)
+    found = error[~np.isnan(error)]
     own = np.abs(real.own_paddle_y - imagined.own_paddle_y)
     return {
         "ball_within_2px": _share_near(error, real.ball_seen, 2),
-        "ball_lost": float((~imagined.ball_seen)[real.ball_seen].mean()),
-        "ball_doubled": float((imagined.num_balls > 1).mean()),
-        "ball_median_error": float(np.nanmedian(error[real.ball_seen])),
+        "ball_lost": _mean((~imagined.ball_seen)[real.ball_seen]),
+        "ball_doubled": _mean(imagined.num_balls > 1),
+        "ball_median_error": float(np.median(found)) if len(found) else None,
         "own_paddle_within_2px": _share_near(own, ~np.isnan(real.own_paddle_y), 2),
     }
 
@@ -249,10 +267,15 @@ def _ball_error(real: PongObjects, imagined: PongObjects) -> Float[np.ndarray, "
 
 
 def _share_near(
-    error: Float[np.ndarray, " N"], is_shown: Bool[np.ndarray, " N"], limit: float
-) -> float:
+    error: Float[np.ndarray, " N"], is_shown: Bool[np.ndarray, " N"], limit: int
+) -> float | None:
     """Return the share of shown objects within the limit; one not found in the guess is a miss."""
-    return float((np.nan_to_num(error[is_shown], nan=np.inf) <= limit).mean())
+    return _mean(np.nan_to_num(error[is_shown], nan=np.inf) <= limit)
+
+
+def _mean(values: Bool[np.ndarray, " N"] | Float[np.ndarray, " N"]) -> float | None:
+    """Return the mean, or None where there are no values: JSON has no NaN."""
+    return float(values.mean()) if len(values) else None
 
 
 def _rebuild(world: World, frames: UInt8[np.ndarray, "N H W C"]) -> UInt8[np.ndarray, "N H W C"]:
@@ -265,5 +288,5 @@ def _mse(a: UInt8[np.ndarray, "*frames"], b: UInt8[np.ndarray, "*frames"]) -> fl
     return float(np.square((a.astype(np.float32) - b.astype(np.float32)) / 255).mean())
 
 
-def _psnr(mse: float) -> float:
-    return float(-10 * np.log10(max(mse, 1e-10)))
+def _psnr(a: UInt8[np.ndarray, "*frames"], b: UInt8[np.ndarray, "*frames"]) -> float | None:
+    return float(-10 * np.log10(max(_mse(a, b), 1e-10))) if len(a) else None

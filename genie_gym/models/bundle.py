@@ -199,6 +199,7 @@ def _load_weights(stack: GenieStack, parts: frozenset[str], path: Path) -> None:
                 f"it needs {tuple(x.shape)}. The two files belong to different worlds"
             )
     stack.load_state_dict(weights, strict=False)
+    stack.share_codebook()
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -102,9 +102,10 @@ class Dynamics(nn.Module):
         self.num_tokens = rows * columns
         self.num_actions, self.num_latent_actions = num_actions, num_latent_actions
         dim = config.transformer.dim
-        self.register_buffer("codebook", torch.zeros_like(codebook))
+        self.register_buffer("codebook", torch.zeros_like(codebook), persistent=False)
         num_near = min(config.num_near_codes, len(codebook))
-        self.register_buffer("near_codes", torch.zeros(len(codebook), num_near, dtype=torch.int64))
+        near_codes = torch.zeros(len(codebook), num_near, dtype=torch.int64)
+        self.register_buffer("near_codes", near_codes, persistent=False)
         self.set_codebook(codebook)
 
         self.embed_code = nn.Linear(codebook.shape[1], dim)

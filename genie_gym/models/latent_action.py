@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from einops import reduce
+from einops import rearrange, reduce
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -15,6 +15,9 @@ from genie_gym.nn.patches import grid_size, patchify, unpatchify
 from genie_gym.nn.quantizer import Quantized, QuantizerConfig, VectorQuantizer
 from genie_gym.nn.transformer import SpatialPositions, STTransformer, TransformerConfig
 
+MOMENT_GAIN = 4.0
+"""Brings the move of a paddle or a ball over a few pixels to about 1."""
+NUM_MOMENTS = 12
 EDGE = 1 / 1020
 """Pixels are kept this far from 0 and 1 before the logit: a quarter of a grey level."""
 
@@ -26,7 +29,7 @@ class LatentActionConfig:
     patch_size: int = 16
     """Side of one patch, in pixels."""
     encoder: TransformerConfig = field(default_factory=TransformerConfig)
-    """Past and next frame to one vector a transition."""
+    """Pairs of neighbouring frames to one vector a transition; its window counts pairs."""
     decoder: TransformerConfig = field(
         default_factory=lambda: TransformerConfig(num_layers=2, temporal_window=1)
     )
@@ -46,17 +49,41 @@ class LatentActionConfig:
                 "lam.decoder.temporal_window must be 1 to 4 (a longer history does without the "
                 f"code), got {window}"
             )
+        if self.quantizer.code_dim < NUM_MOMENTS:
+            raise ConfigError(
+                f"lam.quantizer.code_dim must be at least {NUM_MOMENTS} (the moments of a change), "
+                f"got {self.quantizer.code_dim}"
+            )
+
+
+def motion_moments(frames: Float[Tensor, "B T H W C"]) -> Float[Tensor, "B T-1 moments"]:
+    """Return how far each colour's light moved, down and right, in the left and right half.
+
+    For a thing that moves without changing, the first moment of the difference is its brightness
+    times its path, wherever it is. Squashed to (-1, 1), so that a sudden scene does not outweigh
+    all movement.
+    """
+    change = frames[:, 1:] - frames[:, :-1]
+    height, width = change.shape[2:4]
+    down = torch.linspace(-1, 1, height, device=frames.device)
+    right = torch.linspace(-1, 1, width, device=frames.device)
+    half = torch.stack([right < 0, right >= 0]).to(frames.dtype)
+    moved_down = torch.einsum("bthwc,h,sw->btsc", change, down, half)
+    moved_right = torch.einsum("bthwc,w,sw->btsc", change, right, half)
+    moments = torch.stack([moved_down, moved_right], dim=2)
+    return torch.tanh(MOMENT_GAIN * rearrange(moments, "B T way half C -> B T (way half C)"))
 
 
 class LatentActionModel(nn.Module):
     """VQ-VAE over transitions: one code each, and a decoder that cannot do without it.
 
     The decoder starts from the last frame and learns what to change, so the code is all that
-    tells it how things move on.
+    tells it how things move on. The vector behind a code is the moments of the change plus what
+    the encoder adds: a code means a motion from the start, so the decoder learns to heed it.
 
     Source:
         Bruce et al. 2024, "Genie", section 2.1 and appendix C.1. Starting from the last frame,
-        the short history and the weight on changed pixels are ours.
+        the moments, the short history and the weight on changed pixels are ours.
     """
 
     def __init__(
@@ -70,10 +97,12 @@ class LatentActionModel(nn.Module):
         rows, columns = grid_size(height, width, config.patch_size)
         patch_dim = 3 * config.patch_size**2
         encoder, decoder, code_dim = config.encoder, config.decoder, config.quantizer.code_dim
-        self.embed_encoder = nn.Linear(patch_dim, encoder.dim)
+        self.embed_encoder = nn.Linear(2 * patch_dim, encoder.dim)
         self.encoder_positions = SpatialPositions(rows, columns, encoder.dim)
         self.encoder = STTransformer(encoder)
         self.to_code = nn.Linear(encoder.dim * rows * columns, code_dim)
+        nn.init.normal_(self.to_code.weight, std=0.1 / self.to_code.in_features**0.5)
+        nn.init.zeros_(self.to_code.bias)
         self.quantizer = VectorQuantizer(config.quantizer, generator=generator)
         self.embed_decoder = nn.Linear(patch_dim, decoder.dim)
         self.decoder_positions = SpatialPositions(rows, columns, decoder.dim)
@@ -131,9 +160,12 @@ class LatentActionModel(nn.Module):
         return self._predict_logits(frames, self.quantizer.embed(actions)).sigmoid()
 
     def _quantize(self, frames: Float[Tensor, "B T H W C"]) -> Quantized:
-        patches = patchify(frames, self.config.patch_size)
+        pairs = torch.cat([frames[:, :-1], frames[:, 1:]], dim=-1)
+        patches = patchify(pairs, self.config.patch_size)
         features = self.encoder(self.embed_encoder(patches) + self.encoder_positions())
-        vectors = self.to_code(features[:, 1:].flatten(2))
+        moments = motion_moments(frames)
+        vectors = self.to_code(features.flatten(2)).float()
+        vectors = vectors + F.pad(moments, (0, vectors.shape[-1] - moments.shape[-1]))
         quantized: Quantized = self.quantizer(vectors)
         return quantized
 

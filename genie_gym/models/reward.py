@@ -84,7 +84,7 @@ class RewardModel(nn.Module):
         self.register_buffer("classes", torch.tensor(config.reward_classes))
         self.register_buffer("reward_correction", torch.zeros(num_classes))
         self.register_buffer("end_correction", torch.zeros(2))
-        self.register_buffer("codebook", torch.zeros_like(codebook))
+        self.register_buffer("codebook", torch.zeros_like(codebook), persistent=False)
         self.set_codebook(codebook)
         self.embed_code = nn.Linear(codebook.shape[1], dim)
         self.code_offset = nn.Parameter(torch.randn(len(codebook), dim) * 0.02)
@@ -159,7 +159,7 @@ class RewardModel(nn.Module):
         prediction = RewardPrediction(reward_logits.softmax(-1), end_logits.softmax(-1)[..., 1])
         return prediction, cache
 
-    def _drop(self, actions: Int[Tensor, "B T-1"]) -> Int[Tensor, "B T-1"]:
+    def _drop(self, actions: Int[Tensor, "B steps"]) -> Int[Tensor, "B steps"]:
         if not self.training:
             return actions
         draws = torch.rand(len(actions), 1, generator=self.generator).to(actions.device)

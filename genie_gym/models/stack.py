@@ -66,3 +66,9 @@ class GenieStack(nn.Module):
         num_latent_actions = config.lam.quantizer.num_codes
         self.dynamics = Dynamics(config.dynamics, num_latent_actions=num_latent_actions, **tokens)
         self.reward = RewardModel(config.reward, **tokens)
+
+    def share_codebook(self) -> None:
+        """Hand the tokenizer's codebook to the parts that embed tokens; needed after loading."""
+        codebook = self.tokenizer.quantizer.codebook
+        self.dynamics.set_codebook(codebook)
+        self.reward.set_codebook(codebook)

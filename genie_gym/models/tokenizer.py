@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from genie_gym.nn.transformer import SpatialPositions, STTransformer, Transforme
 Metrics = dict[str, float]
 BLUR_CELLS = 4
 """Rows and columns of a blurred patch."""
+BLUR_GAIN = 8.0
+"""Makes a ball's move across a patch count about as much as its blinking out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,9 +36,6 @@ class TokenizerConfig:
     """The codebook between them."""
     change_weight: float = 10.0
     """Extra weight of pixels that changed since the last frame: a ball is a handful of them."""
-    blur_weight: float = 0.1
-    """Weight of a linear readout of each code that must show the patch blurred, so that pictures
-    of a thing a few pixels apart get near codes."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -63,25 +63,41 @@ def change_weights(
     return 1 + change_weight * changed
 
 
-def blur(patches: Float[Tensor, "B T S patch"], patch_size: int) -> Float[Tensor, "B T S cells"]:
-    """Return patches through 4 x 4 Gaussian windows, each as wide as their spacing."""
+def patch_projection(
+    patch_size: int, code_dim: int, generator: torch.Generator
+) -> Float[Tensor, "patch code_dim"]:
+    """Return a fixed linear map of patches that keeps their distances, near and far.
+
+    The first columns see the patch through 4 x 4 Gaussian windows, so that pictures of one thing
+    a few pixels apart lie near each other; the rest are random directions (Johnson and
+    Lindenstrauss 1984), which tell apart what a blurred eye cannot.
+    """
     spacing = patch_size / BLUR_CELLS
-    pixels = torch.arange(patch_size, device=patches.device) + 0.5
-    centres = (torch.arange(BLUR_CELLS, device=patches.device) + 0.5) * spacing
-    windows = torch.exp(-0.5 * ((pixels - centres[:, None]) / spacing) ** 2) / spacing
-    patches = rearrange(patches, "B T S (p q C) -> B T S p q C", p=patch_size, q=patch_size)
-    cells = torch.einsum("ip,btspqc,jq->btsijc", windows, patches, windows)
-    return rearrange(cells, "B T S i j C -> B T S (i j C)")
+    pixels = torch.arange(patch_size) + 0.5
+    centres = (torch.arange(BLUR_CELLS) + 0.5) * spacing
+    windows = torch.exp(-0.5 * ((pixels[:, None] - centres) / spacing) ** 2) / spacing
+    colours = torch.eye(3)
+    blurred = torch.einsum("pi,qj,cd->pqcijd", windows, windows, colours)
+    blurred = rearrange(blurred, "p q c i j d -> (p q c) (i j d)")[:, :code_dim]
+    num_random = code_dim - blurred.shape[1]
+    random = torch.randn(len(blurred), num_random, generator=generator)
+    return torch.cat([BLUR_GAIN * blurred, random / max(num_random, 1) ** 0.5], dim=1)
 
 
 class Tokenizer(nn.Module):
-    """VQ-VAE with ST-transformers on both sides.
+    """VQ-VAE with ST-transformers on both sides, beside a direct path.
+
+    A latent is a fixed projection of its patch plus what the encoder adds; a decoded patch is the
+    mean patch of its code plus what the decoder adds. So the codebook is a good one from the first
+    hundred steps on, and the networks learn the rest.
 
     Source:
-        Bruce et al. 2024, "Genie", section 2.1 (video tokenizer). The codebook's upkeep, the
-        weight on changed pixels and the blurred readout are ours; the paper does not state its
+        Bruce et al. 2024, "Genie", section 2.1 (video tokenizer). The direct path, the
+        codebook's upkeep and the weight on changed pixels are ours; the paper does not state its
         loss weights.
     """
+
+    projection: Float[Tensor, "patch code_dim"]
 
     def __init__(
         self, config: TokenizerConfig, *, height: int, width: int, generator: torch.Generator
@@ -98,30 +114,33 @@ class Tokenizer(nn.Module):
         self.encoder_positions = SpatialPositions(rows, columns, encoder.dim)
         self.encoder = STTransformer(encoder)
         self.to_code = nn.Linear(encoder.dim, code_dim)
-        self.quantizer = VectorQuantizer(config.quantizer, generator=generator)
-        self.to_blur = nn.Linear(code_dim, 3 * BLUR_CELLS**2)
+        projection = patch_projection(config.patch_size, code_dim, generator)
+        self.register_buffer("projection", projection)
+        self.quantizer = VectorQuantizer(
+            config.quantizer, generator=generator, payload_dim=patch_dim
+        )
         self.from_code = nn.Linear(code_dim, decoder.dim)
         self.decoder_positions = SpatialPositions(rows, columns, decoder.dim)
         self.decoder = STTransformer(decoder)
         self.to_patch = nn.Linear(decoder.dim, patch_dim)
+        for layer in (self.to_code, self.to_patch):  # small beside the direct path, but not zero
+            nn.init.normal_(layer.weight, std=0.01 / layer.in_features**0.5)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
         """Return the loss on a batch of frames, and reconstruction and codebook figures."""
         assert batch.frames is not None
         frames = to_float(batch.frames)
         quantized = self._quantize(frames)
-        decoded = self._to_frames(self.decoder(self._embed_codes(quantized.vectors)))
+        decoded = self._decode(quantized.vectors, quantized.codes)
         squared = (decoded - frames).square()
         weights = change_weights(frames, self.config.change_weight)
-        blurred = blur(patchify(frames, self.config.patch_size), self.config.patch_size)
-        blur_loss = (self.to_blur(quantized.vectors).float() - blurred).square().mean()
-        loss = (weights * squared).mean() + quantized.loss + self.config.blur_weight * blur_loss
+        loss = (weights * squared).mean() + quantized.loss
         metrics = {
             "mse": squared.mean().item(),
             "changed_mse": (squared * (weights > 1)).sum().item()
             / max(3 * (weights > 1).sum().item(), 1),
             "commitment": quantized.loss.item(),
-            "blur_mse": blur_loss.item(),
             "perplexity": quantized.perplexity.item(),
         }
         return loss, metrics
@@ -132,16 +151,16 @@ class Tokenizer(nn.Module):
 
     def decode(self, tokens: Int[Tensor, "B T S"]) -> Float[Tensor, "B T H W C"]:
         """Return the frames, in [0, 1], that tokens of a clip stand for."""
-        embedded = self._embed_codes(self.quantizer.embed(tokens))
-        return self._to_frames(self.decoder(embedded)).clamp(0, 1)
+        return self._decode(self.quantizer.embed(tokens), tokens).clamp(0, 1)
 
     def encode_step(
         self, frames: Float[Tensor, "B H W C"], cache: TemporalCache
     ) -> tuple[Int[Tensor, "B S"], TemporalCache]:
         """Return the tokens of one new frame, and the cache that remembers it."""
-        embedded = self._embed_frames(frames[:, None])[:, 0]
-        features, cache = self.encoder.step(embedded, cache)
-        return self.quantizer(self.to_code(features)).codes, cache
+        patches = patchify(frames[:, None], self.config.patch_size)
+        features, cache = self.encoder.step(self._embed_patches(patches)[:, 0], cache)
+        vectors = self._to_vectors(features[:, None], patches)
+        return self.quantizer(vectors).codes[:, 0], cache
 
     def decode_step(
         self, tokens: Int[Tensor, "B S"], cache: TemporalCache, *, is_kept: bool = True
@@ -149,22 +168,38 @@ class Tokenizer(nn.Module):
         """Return the frame, in [0, 1], of one new set of tokens, and the cache after it."""
         embedded = self._embed_codes(self.quantizer.embed(tokens)[:, None])[:, 0]
         features, cache = self.decoder.step(embedded, cache, is_kept=is_kept)
-        return self._to_frames(features[:, None])[:, 0].clamp(0, 1), cache
+        return self._to_frames(features[:, None], tokens[:, None])[:, 0].clamp(0, 1), cache
 
-    def _embed_frames(self, frames: Float[Tensor, "B T H W C"]) -> Float[Tensor, "B T S D"]:
+    def _quantize(self, frames: Float[Tensor, "B T H W C"]) -> Quantized:
         patches = patchify(frames, self.config.patch_size)
+        features = self.encoder(self._embed_patches(patches))
+        quantized: Quantized = self.quantizer(self._to_vectors(features, patches), patches)
+        return quantized
+
+    def _decode(
+        self, vectors: Float[Tensor, "B T S code_dim"], codes: Int[Tensor, "B T S"]
+    ) -> Float[Tensor, "B T H W C"]:
+        return self._to_frames(self.decoder(self._embed_codes(vectors)), codes)
+
+    def _embed_patches(self, patches: Float[Tensor, "B T S patch"]) -> Float[Tensor, "B T S D"]:
         out: Tensor = self.embed_patch(patches) + self.encoder_positions()
         return out
 
-    def _quantize(self, frames: Float[Tensor, "B T H W C"]) -> Quantized:
-        features = self.encoder(self._embed_frames(frames))
-        quantized: Quantized = self.quantizer(self.to_code(features))
-        return quantized
+    def _to_vectors(
+        self, features: Float[Tensor, "B T S D"], patches: Float[Tensor, "B T S patch"]
+    ) -> Float[Tensor, "B T S code_dim"]:
+        with torch.autocast(patches.device.type, enabled=False):  # bfloat16 blurs near patches
+            direct = patches @ self.projection
+        out: Tensor = self.to_code(features) + direct
+        return out
 
     def _embed_codes(self, vectors: Float[Tensor, "B T S code_dim"]) -> Float[Tensor, "B T S D"]:
         out: Tensor = self.from_code(vectors) + self.decoder_positions()
         return out
 
-    def _to_frames(self, features: Float[Tensor, "B T S D"]) -> Float[Tensor, "B T H W C"]:
-        patches = self.to_patch(features).float()
+    def _to_frames(
+        self, features: Float[Tensor, "B T S D"], codes: Int[Tensor, "B T S"]
+    ) -> Float[Tensor, "B T H W C"]:
+        mean_patches = F.embedding(codes, self.quantizer.payload)
+        patches = mean_patches + self.to_patch(features).float()
         return unpatchify(patches, self.config.patch_size, self.height, self.width)

@@ -53,40 +53,49 @@ class VectorQuantizer(nn.Module):
     """Nearest-code lookup; codes are moving averages of the vectors that chose them.
 
     Codes that are hardly chosen are placed anew on vectors far from every code, so rare
-    patterns (a ball of a few pixels) win codes of their own.
+    patterns (a ball of a few pixels) win codes of their own. A payload, where there is one, is
+    averaged along: what the vectors of a code stand for.
 
     Source:
         van den Oord et al. 2017, "VQ-VAE", appendix A.1 (moving averages). Placing codes by squared
-        distance is the seeding rule of k-means++ (Arthur and Vassilvitskii 2007); its use is ours.
+        distance is the seeding rule of k-means++ (Arthur and Vassilvitskii 2007); its use and the
+        payload are ours.
     """
 
     codebook: Float[Tensor, "codes code_dim"]
+    payload: Float[Tensor, "codes payload_dim"]
     usage: Float[Tensor, " codes"]
     num_batches: Int[Tensor, ""]
-    sums: Float[Tensor, "codes code_dim"]
 
-    def __init__(self, config: QuantizerConfig, *, generator: torch.Generator) -> None:
+    def __init__(
+        self, config: QuantizerConfig, *, generator: torch.Generator, payload_dim: int = 0
+    ) -> None:
         """Make a codebook without use; the first training batches place its codes."""
         super().__init__()
         self.config = config
         self.generator = generator
-        shape = (config.num_codes, config.code_dim)
-        self.register_buffer("codebook", torch.randn(shape, generator=generator))
+        codebook = torch.randn(config.num_codes, config.code_dim, generator=generator)
+        self.register_buffer("codebook", codebook)
+        self.register_buffer("payload", torch.zeros(config.num_codes, payload_dim))
         self.register_buffer("usage", torch.zeros(config.num_codes))
-        self.register_buffer("sums", torch.zeros(shape))
         self.register_buffer("num_batches", torch.tensor(0))
 
-    def forward(self, vectors: Float[Tensor, "*batch code_dim"]) -> Quantized:
-        """Quantize; in training mode also move the codebook."""
+    def forward(
+        self,
+        vectors: Float[Tensor, "*batch code_dim"],
+        payload: Float[Tensor, "*batch payload_dim"] | None = None,
+    ) -> Quantized:
+        """Quantize; in training mode also move the codebook and its payload."""
         flat = vectors.detach().reshape(-1, self.config.code_dim).float()
-        codes = self.nearest(flat).view(vectors.shape[:-1])
+        codes = self.nearest(flat)
         if self.training:
             self.num_batches.add_(1)
             if self.num_batches <= self.config.open_steps:
-                zero = vectors.new_zeros(())
-                return Quantized(vectors, codes, loss=zero, perplexity=zero)
-            self._follow(flat, codes.flatten())
+                zero = flat.new_zeros(())
+                return Quantized(vectors, codes.view(vectors.shape[:-1]), zero, zero)
+            self._follow(flat, codes, payload)
 
+        codes = codes.view(vectors.shape[:-1])
         chosen = F.embedding(codes, self.codebook)
         loss = self.config.commitment_weight * F.mse_loss(vectors.float(), chosen)
         share = torch.bincount(codes.flatten(), minlength=self.config.num_codes) / codes.numel()
@@ -96,39 +105,56 @@ class VectorQuantizer(nn.Module):
 
     def nearest(self, flat: Float[Tensor, "rows code_dim"]) -> Int[Tensor, " rows"]:
         """Return the code at the smallest Euclidean distance from each row."""
-        return self._squared_distances(flat).argmin(-1)
-
-    def _squared_distances(self, flat: Tensor) -> Float[Tensor, "rows codes"]:
-        # |x|^2 is the same for every code and left out; add it back for real distances.
-        return self.codebook.square().sum(-1) - 2 * flat @ self.codebook.T
-
-    @torch.no_grad()
-    def _follow(self, flat: Tensor, codes: Tensor) -> None:
-        decay = self.config.decay
-        counts = torch.bincount(codes, minlength=self.config.num_codes).float()
-        sums = torch.zeros_like(self.sums).index_add_(0, codes, flat)
-        self.usage.mul_(decay).add_(counts, alpha=1 - decay)
-        self.sums.mul_(decay).add_(sums, alpha=1 - decay)
-        self.codebook.copy_(self.sums / self.usage.clamp(min=1e-8)[:, None])
-
-        dead = (self.usage < self.config.dead_usage).nonzero()[:, 0]
-        if len(dead):
-            self._place_anew(dead, flat, codes)
-
-    def _place_anew(self, dead: Int[Tensor, " dead"], flat: Tensor, codes: Tensor) -> None:
-        distance = (flat - self.codebook[codes]).square().sum(-1)
-        num_far = int((distance > 1e-8).sum())
-        dead = dead[:num_far]
-        if len(dead) == 0:
-            return
-        rows = torch.multinomial(distance.cpu(), len(dead), generator=self.generator).to(
-            flat.device
-        )
-        usage = max(1 - self.config.decay, 2 * self.config.dead_usage)
-        self.codebook[dead] = flat[rows]
-        self.usage[dead] = usage
-        self.sums[dead] = flat[rows] * usage
+        # |x|^2 is the same for every code and left out. The difference is small beside its terms:
+        # in bfloat16 it would be noise.
+        with torch.autocast(flat.device.type, enabled=False):
+            distances = self.codebook.square().sum(-1) - 2 * flat @ self.codebook.T
+        return distances.argmin(-1)
 
     def embed(self, codes: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch code_dim"]:
         """Return the vector of each code."""
         return F.embedding(codes, self.codebook)
+
+    @torch.no_grad()
+    def _follow(self, flat: Tensor, codes: Tensor, payload: Tensor | None) -> None:
+        """Move every code, and its payload, towards the mean of what chose it."""
+        table, rows = self._with_payload(flat, payload)
+        decay = self.config.decay
+        counts = torch.bincount(codes, minlength=self.config.num_codes).float()
+        sums = torch.zeros_like(table).index_add_(0, codes, rows)
+        usage = decay * self.usage + (1 - decay) * counts
+        share = (1 - decay) * counts / usage.clamp(min=1e-8)
+        means = sums / counts.clamp(min=1)[:, None]
+        self._write(torch.lerp(table, means, share[:, None]), usage)
+
+        dead = (self.usage < self.config.dead_usage).nonzero()[:, 0]
+        if len(dead):
+            self._place_anew(dead, flat, codes, rows)
+
+    def _place_anew(
+        self, dead: Int[Tensor, " dead"], flat: Tensor, codes: Tensor, rows: Tensor
+    ) -> None:
+        """Put dead codes on vectors drawn by their squared distance from the nearest code."""
+        distance = (flat - self.codebook[codes]).square().sum(-1)
+        distance = distance.where(distance > 1e-4 * flat.var(0).sum(), 0.0)
+        dead = dead[: int((distance > 0).sum())]
+        if len(dead) == 0:
+            return
+        drawn = torch.multinomial(distance.cpu(), len(dead), generator=self.generator)
+        table, _ = self._with_payload(flat, rows[:, self.config.code_dim :])
+        table[dead] = rows[drawn.to(flat.device)]
+        usage = self.usage.clone()
+        usage[dead] = max(1 - self.config.decay, 2 * self.config.dead_usage)
+        self._write(table, usage)
+
+    def _with_payload(self, flat: Tensor, payload: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return codebook and vectors, each with the payload as further columns."""
+        if payload is None:
+            payload = flat.new_zeros(len(flat), 0)
+        payload = payload.reshape(len(flat), -1).float()
+        return torch.cat([self.codebook, self.payload], dim=1), torch.cat([flat, payload], dim=1)
+
+    def _write(self, table: Tensor, usage: Tensor) -> None:
+        self.codebook.copy_(table[:, : self.config.code_dim])
+        self.payload.copy_(table[:, self.config.code_dim :])
+        self.usage.copy_(usage)

@@ -124,11 +124,8 @@ def tokenize(
     key = {"data": data.fingerprint, "models": _weights_hash(tokenizer, lam)}
     if cache.is_file() and (cached := _read_cache(cache, key)):
         return cached
-    encoder, action_encoder = tokenizer.config.encoder, lam.config.encoder
-    tokens = _encode_episodes(data, tokenizer, tokenizer.encode, encoder.temporal_window, "tokens")
-    latents = _encode_episodes(
-        data, lam, _infer_all(lam), max(action_encoder.temporal_window, 2), "latent actions"
-    )
+    tokens = _encode_episodes(data, tokenizer, tokenizer.encode, "tokens")
+    latents = _encode_episodes(data, lam, _infer_all(lam), "latent actions", min_window=2)
     rows = TokenRows(tokens.astype(np.int32), _shift(latents, data.rows.episode_ids))
     temporary = cache.with_name(f".{cache.name}.part")
     arrays = {"tokens": rows.tokens, "latent_actions": rows.latent_actions}
@@ -161,16 +158,18 @@ def _shift(
 @torch.inference_mode()
 def _encode_episodes(
     data: TrainingData,
-    module: torch.nn.Module,
+    module: Tokenizer | LatentActionModel,
     encode: Callable[[Tensor], Tensor],
-    window: int,
     what: str,
+    *,
+    min_window: int = 1,
 ) -> Int[np.ndarray, "rows ..."]:
     """Run an encoder over every episode in chunks, each with the frames before it as context."""
     was_training = module.training
     module.eval()
     device = next(module.parameters()).device
-    context = max(window - 1, 0) * module.encoder.config.num_layers  # type: ignore[union-attr]
+    config = module.config.encoder
+    context = (max(config.temporal_window, min_window) - 1) * config.num_layers
     results = []
     with tqdm(total=len(data.rows.frames), unit="frame", desc=what) as bar:
         for episode in data.recording.episodes:

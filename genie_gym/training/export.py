@@ -68,7 +68,7 @@ def export(run_path: Path, out: Path, data_path: Path | None = None) -> Path:
             "recording": {key: attributes[key] for key in ("policy", "seed", "sticky", "noop_max")},
             "steps": {stage: getattr(config.training, stage).max_steps for stage in finished},
             "genie_gym": version("genie-gym"),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),  # a subclass that YAML refuses
             "python": platform.python_version(),
         },
         "figures": {},

@@ -7,7 +7,7 @@ generator state in the checkpoint.
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -21,6 +21,7 @@ from genie_gym.training.config import StageConfig
 Metrics = dict[str, float]
 
 
+@runtime_checkable
 class Stage(Protocol):
     """A part of the stack with the data it learns from."""
 
@@ -34,6 +35,7 @@ class Stage(Protocol):
         """Return figures on the validation episodes."""
 
 
+@runtime_checkable
 class Log(Protocol):
     """Where metrics go."""
 
@@ -74,7 +76,8 @@ def train(
         on_step: called after every optimizer step, for a progress bar.
 
     Raises:
-        DivergedError: the loss is not finite; the weights stay those before the step.
+        DivergedError: the loss or its gradient is not finite; the weights stay those before the
+            step.
     """
     accelerator = Accelerator(mixed_precision=config.precision, cpu=device.type == "cpu")
     module = stage.module.to(device)
@@ -104,9 +107,9 @@ def train(
         metrics = _accumulate(stage, prepared, accelerator, config, generator, seed, step)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(step, config)
-        metrics["grad_norm"] = float(
-            accelerator.clip_grad_norm_(module.parameters(), config.max_grad_norm)
-        )
+        grad_norm = accelerator.clip_grad_norm_(module.parameters(), config.max_grad_norm)
+        _check_finite("gradient norm", grad_norm, stage.name, step, config.max_steps)
+        metrics["grad_norm"] = grad_norm.item()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         log.write(step, "train", metrics)
@@ -129,18 +132,18 @@ def _accumulate(
         index = step * config.gradient_accumulation_steps + part
         generator.manual_seed(seed * 1_000_003 + index)
         loss, metrics = prepared(stage.batch_at(index).to(accelerator.device))
-        _check_finite(loss, stage.name, step, config.max_steps)
+        _check_finite("loss", loss, stage.name, step, config.max_steps)
         accelerator.backward(loss / config.gradient_accumulation_steps)
         for name, value in {"loss": loss.item(), **metrics}.items():
             totals[name] = totals.get(name, 0.0) + value / config.gradient_accumulation_steps
     return totals
 
 
-def _check_finite(loss: Tensor, name: str, step: int, max_steps: int) -> None:
-    if not torch.isfinite(loss):
+def _check_finite(what: str, value: Tensor, name: str, step: int, max_steps: int) -> None:
+    if not torch.isfinite(value):
         raise DivergedError(
-            f"stage {name!r}: loss is {loss.item()} at step {step} of {max_steps}; the weights are "
-            f"those before this step. Lower training.{name}.learning_rate and --resume"
+            f"stage {name!r}: {what} is {value.item()} at step {step} of {max_steps}; the weights "
+            f"are those before this step. Lower training.{name}.learning_rate and --resume"
         )
 
 

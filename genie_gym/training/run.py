@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
@@ -53,11 +54,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         file = self.path / "config.yaml"
         if file.is_file():
-            old = load_yaml(file)["stack"]
-            if old != yaml.safe_load(yaml.safe_dump(to_dict(config.stack))):
-                raise DataError(
-                    f"{self.path} holds a run of another stack config. Take another --out"
-                )
+            self._check_same_stack(load_yaml(file)["stack"], config)
         for stage in stages:
             if not resume and (self.path / stage).exists():
                 raise DataError(
@@ -65,6 +62,17 @@ class RunFolder:
                     "another --out"
                 )
         _write_atomically(file, yaml.safe_dump(to_dict(config), sort_keys=False))
+
+    def _check_same_stack(self, old: dict[str, Any], config: RunConfig) -> None:
+        """Refuse a config that differs in what finished parts were built from."""
+        new = yaml.safe_load(yaml.safe_dump(to_dict(config.stack)))
+        untouched = set(STAGES) - set(self.finished_stages())
+        for key in new.keys() - untouched:
+            if new[key] != old.get(key):
+                raise DataError(
+                    f"{self.path} was trained with stack.{key}={old.get(key)}, but the config says "
+                    f"{new[key]}. Use the old value, or take another --out"
+                )
 
     def read_config(self) -> RunConfig:
         """Return the config of the run.
@@ -89,9 +97,21 @@ class RunFolder:
         return [stage for stage in STAGES if self.weights_file(stage).is_file()]
 
     def load(self, stack: GenieStack) -> None:
-        """Put the weights of all finished stages into a stack."""
+        """Put the weights of all finished stages into a stack.
+
+        Raises:
+            DataError: a weights file is damaged, or of other shapes.
+        """
         for stage in self.finished_stages():
-            getattr(stack, stage).load_state_dict(load_file(self.weights_file(stage)))
+            file = self.weights_file(stage)
+            try:
+                getattr(stack, stage).load_state_dict(load_file(file))
+            except (SafetensorError, RuntimeError) as error:
+                raise DataError(
+                    f"{file} is damaged, or of another config: {str(error).splitlines()[0]} Delete "
+                    "it and train this stage again with --resume"
+                ) from error
+        stack.share_codebook()
 
 
 class RunLog:
@@ -204,11 +224,9 @@ def _make_stage(
         )
     tokens = tokenize(data, stack.tokenizer, stack.lam, run.path / "tokens.safetensors")
     windows = Windows(data, config.clip_length, tokens)
-    codebook = stack.tokenizer.quantizer.codebook
+    stack.share_codebook()
     if name == "dynamics":
-        stack.dynamics.set_codebook(codebook)
         return ClipStage(name, module, windows, config, seed=seed)
-    stack.reward.set_codebook(codebook)
     return RewardStage(stack.reward, windows, config, seed=seed, dynamics=stack.dynamics)
 
 

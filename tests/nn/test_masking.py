@@ -1,0 +1,90 @@
+import math
+
+import pytest
+import torch
+
+from genie_gym.nn.masking import num_hidden, random_mask, sample_codes, uniform
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("num_tokens", [1, 2, 7, 16, 100, 920])
+@pytest.mark.parametrize("num_steps", [1, 2, 8, 25])
+def test_the_schedule_reveals_at_least_one_token_a_step_and_all_by_the_last(num_tokens, num_steps):
+    num_steps = min(num_steps, num_tokens)
+    hidden = [num_tokens] + [num_hidden(num_tokens, step, num_steps) for step in range(num_steps)]
+    revealed = [before - after for before, after in zip(hidden, hidden[1:], strict=False)]
+    assert min(revealed) >= 1
+    assert sum(revealed) == num_tokens
+    assert hidden[-1] == 0
+
+
+def test_the_schedule_is_the_cosine_of_the_paper():
+    hidden = [num_hidden(256, step, 8) for step in range(8)]
+    assert hidden == [math.floor(256 * math.cos(math.pi * (k + 1) / 16)) for k in range(7)] + [0]
+
+
+@pytest.mark.parametrize("min_rate", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("num_tokens", [1, 16])
+def test_a_random_mask_hides_at_least_one_token_of_every_frame(min_rate, num_tokens):
+    mask = random_mask((64, 4, num_tokens), min_rate, seeded())
+    assert mask.shape == (64, 4, num_tokens)
+    assert mask.any(-1).all()
+
+
+def test_the_rate_of_a_random_mask_spreads_over_its_range():
+    # 2,000 tokens a frame: a rate strays by 0.5 / sqrt(2000) = 0.011, so 0.05 is 4.5 of those;
+    # the mean of 1,000 rates, uniform in [0.5, 1], strays by 0.0046 from 0.75.
+    rates = random_mask((1000, 2000), 0.5, seeded()).float().mean(-1)
+    assert 0.45 < rates.min() < 0.52
+    assert 0.98 < rates.max() <= 1
+    assert abs(rates.mean() - 0.75) < 0.02
+    assert random_mask((8, 16), 1.0, seeded()).all()
+
+
+def test_a_random_mask_comes_back_with_its_seed():
+    assert torch.equal(random_mask((4, 9), 0.5, seeded(1)), random_mask((4, 9), 0.5, seeded(1)))
+    assert not torch.equal(
+        random_mask((4, 9), 0.5, seeded(1)), random_mask((4, 9), 0.5, seeded(2))
+    )
+
+
+def test_temperature_zero_and_no_draws_take_the_likeliest_code():
+    logits = torch.randn(3, 5, 11, generator=seeded())
+    draws = torch.rand(3, 5, generator=seeded())
+    for codes, confidence in (sample_codes(logits, draws, 0.0), sample_codes(logits, None, 1.0)):
+        assert torch.equal(codes, logits.argmax(-1))
+        assert torch.equal(confidence, logits.softmax(-1).amax(-1))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_codes_are_drawn_as_often_as_the_softmax_says(temperature):
+    num_draws = 100_000
+    logits = torch.tensor([2.0, 0.0, -1.0, 1.0, 0.5, -torch.inf])
+    draws = torch.rand(1, num_draws, generator=seeded())
+    codes, confidence = sample_codes(logits.expand(1, num_draws, 6), draws, temperature)
+    expected = (logits / temperature).softmax(-1)[:5] * num_draws
+    counts = torch.bincount(codes.flatten(), minlength=6)
+    # Chi-square with 4 degrees of freedom exceeds 25 once in 20,000 seeds; the seed is fixed.
+    assert ((counts[:5] - expected).square() / expected).sum() < 25
+    assert counts[5] == 0
+    # The confidence is the model's own belief, whatever the temperature.
+    assert torch.allclose(confidence, logits.softmax(-1)[codes])
+
+
+def test_the_ends_of_the_unit_interval_give_codes_that_have_a_chance():
+    logits = torch.tensor([-torch.inf, 0.0, 0.0, -torch.inf]).expand(1, 2, 4)
+    largest_below_one = 1 - 2**-24
+    codes, _ = sample_codes(logits, torch.tensor([[0.0, largest_below_one]]), 1.0)
+    assert codes.tolist() == [[1, 2]]
+
+
+def test_a_list_of_generators_draws_what_each_would_draw_alone():
+    cpu = torch.device("cpu")
+    rows = uniform((3, 4), 5, [seeded(k) for k in range(5)], cpu)
+    assert rows.shape == (5, 3, 4)
+    for k in range(5):
+        assert torch.equal(rows[k : k + 1], uniform((3, 4), 1, [seeded(k)], cpu))
+        assert torch.equal(rows[k : k + 1], uniform((3, 4), 1, seeded(k), cpu))
