@@ -18,6 +18,23 @@ class Rollout(NamedTuple):
 
 
 @runtime_checkable
+class RolloutLike(Protocol):
+    """Anything with the fields of a `Rollout`: a model need not import this package."""
+
+    @property
+    def expected_reward(self) -> Float[Tensor, "B N T"]:
+        """Mean reward of each step."""
+
+    @property
+    def continuation(self) -> Float[Tensor, "B N T"]:
+        """Chance that the game goes on after each step."""
+
+    @property
+    def state(self) -> Any:
+        """Model states at the ends."""
+
+
+@runtime_checkable
 class Model(Protocol):
     """A model that can be rolled out without touching the game it was taken from."""
 
@@ -26,5 +43,5 @@ class Model(Protocol):
     def snapshot(self) -> Any:
         """Return the states to plan from, a batch of B roots."""
 
-    def rollout(self, state: Any, actions: Int[Tensor, "B N T"]) -> Rollout:
+    def rollout(self, state: Any, actions: Int[Tensor, "B N T"]) -> RolloutLike:
         """Return what each candidate plan earns; `state` is left as it is."""

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from planners.protocol import Model, Rollout
+from planners.protocol import Model, RolloutLike
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +66,7 @@ class RandomShooting:
         return fresh.gather(-1, steps.cummax(-1).values)
 
 
-def score(rollout: Rollout, discount: float) -> Float[Tensor, "B N"]:
+def score(rollout: RolloutLike, discount: float) -> Float[Tensor, "B N"]:
     """Return discounted expected reward, each step weighted by the chance of getting there."""
     alive = torch.cumprod(rollout.continuation, dim=-1)
     alive = torch.cat([torch.ones_like(alive[..., :1]), alive[..., :-1]], dim=-1)

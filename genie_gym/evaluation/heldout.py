@@ -243,9 +243,10 @@ def _is_played(
     rows: Rows, starts: Int[np.ndarray, " B"], config: EvaluationConfig
 ) -> Bool[np.ndarray, " B"]:
     """Return which windows show the ball in at least 2 of the last 4 context frames."""
+    length = min(4, config.context_length)
     ends = starts + config.context_length
-    seen = [find_objects(rows.frames[end - 4 : end]).ball_seen.sum() >= 2 for end in ends]
-    return np.array(seen, dtype=bool)
+    seen = [find_objects(rows.frames[end - length : end]).ball_seen.sum() for end in ends]
+    return np.array(seen) >= min(2, length)
 
 
 def _object_figures(real: PongObjects, imagined: PongObjects) -> Report:

@@ -1,6 +1,7 @@
 """World bundles: a folder of `world.yaml`, `weights.safetensors` and `starts.safetensors`."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ def save_bundle(
     """Write a bundle; files appear under their names only when they are whole.
 
     Args:
-        folder: created if absent; an older bundle in it is replaced file by file.
+        folder: created if absent; an older bundle in it is replaced once every new file is
+            whole.
         stack: the trained networks.
         starts: start contexts from held-out episodes.
         parts: the parts that are trained; the others are left out.
@@ -50,15 +52,16 @@ def save_bundle(
         **card,
     }
     tensors = {"tokens": starts.tokens.int(), "actions": starts.actions.int()}
-    written = {
+    text = yaml.safe_dump(content, sort_keys=False)
+    writers: dict[str, Callable[[Path], object]] = {
         WEIGHTS_FILE: lambda path: save_file(weights, path),
         STARTS_FILE: lambda path: save_file(tensors, path),
+        CARD_FILE: lambda path: path.write_text(text),
     }
-    for name, write in written.items():
-        temporary = folder / f".{name}.part"
-        write(temporary)
-        os.replace(temporary, folder / name)
-    _write_card(content, folder / CARD_FILE)
+    for name, write in writers.items():
+        write(folder / f".{name}.part")
+    for name in writers:
+        os.replace(folder / f".{name}.part", folder / name)
 
 
 def find_bundle(world: str | Path) -> Path:

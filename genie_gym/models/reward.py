@@ -176,8 +176,8 @@ class RewardModel(nn.Module):
         self, tokens: Int[Tensor, "B T S"], actions: Int[Tensor, "B T"]
     ) -> Float[Tensor, "B T S D"]:
         table = self.embed_code(self.codebook) + self.code_offset
-        out: Tensor = F.embedding(tokens, table) + self.positions()
-        return out + self.embed_action(actions + 1)[:, :, None]
+        action: Tensor = self.embed_action(actions + 1)[:, :, None]
+        return F.embedding(tokens, table) + self.positions() + action
 
 
 def class_shares(

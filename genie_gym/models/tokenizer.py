@@ -18,7 +18,7 @@ from genie_gym.nn.transformer import SpatialPositions, STTransformer, Transforme
 Metrics = dict[str, float]
 BLUR_CELLS = 4
 """Rows and columns of a blurred patch."""
-BLUR_GAIN = 8.0
+BLUR_GAIN = 0.5
 """Makes a ball's move across a patch count about as much as its blinking out."""
 
 
@@ -75,7 +75,7 @@ def patch_projection(
     spacing = patch_size / BLUR_CELLS
     pixels = torch.arange(patch_size) + 0.5
     centres = (torch.arange(BLUR_CELLS) + 0.5) * spacing
-    windows = torch.exp(-0.5 * ((pixels[:, None] - centres) / spacing) ** 2) / spacing
+    windows = torch.exp(-0.5 * ((pixels[:, None] - centres) / spacing) ** 2)
     colours = torch.eye(3)
     blurred = torch.einsum("pi,qj,cd->pqcijd", windows, windows, colours)
     blurred = rearrange(blurred, "p q c i j d -> (p q c) (i j d)")[:, :code_dim]

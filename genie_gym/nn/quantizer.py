@@ -108,7 +108,8 @@ class VectorQuantizer(nn.Module):
         # |x|^2 is the same for every code and left out. The difference is small beside its terms:
         # in bfloat16 it would be noise.
         with torch.autocast(flat.device.type, enabled=False):
-            distances = self.codebook.square().sum(-1) - 2 * flat @ self.codebook.T
+            codebook = self.codebook.float()
+            distances = codebook.square().sum(-1) - 2 * flat @ codebook.T
         return distances.argmin(-1)
 
     def embed(self, codes: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch code_dim"]:

@@ -90,9 +90,9 @@ class Block(nn.Module):
         mask: Bool[Tensor, "T T"],
     ) -> Float[Tensor, "B T S D"]:
         """Run the block on whole clips."""
-        if self.spatial is not None:
+        if self.spatial is not None and self.spatial_norm is not None:
             x = x + self.spatial(self.spatial_norm(x))
-        if self.temporal is not None:
+        if self.temporal is not None and self.temporal_norm is not None:
             x = x + self.temporal(self.temporal_norm(x), positions, mask)
         out: Tensor = x + self.feed_forward(x)
         return out
@@ -102,9 +102,9 @@ class Block(nn.Module):
     ) -> tuple[Float[Tensor, "B S D"], tuple[Tensor, Tensor] | None]:
         """Run the block on one new frame; also return its keys and values, if it has any."""
         new = None
-        if self.spatial is not None:
+        if self.spatial is not None and self.spatial_norm is not None:
             x = x + self.spatial(self.spatial_norm(x)[:, None])[:, 0]
-        if self.temporal is not None:
+        if self.temporal is not None and self.temporal_norm is not None:
             out, key, value = self.temporal.step(self.temporal_norm(x), cache, layer)
             x, new = x + out, (key, value)
         return x + self.feed_forward(x), new
@@ -154,7 +154,7 @@ class STTransformer(nn.Module):
     def empty_cache(self, batch_size: int, num_tokens: int) -> TemporalCache:
         """Return a cache that holds no frame yet."""
         config = self.config
-        weight = self.blocks[0].feed_forward[1].weight
+        weight = next(self.parameters())
         shape = (
             batch_size,
             config.num_layers if config.temporal_window else 0,
@@ -175,6 +175,7 @@ class STTransformer(nn.Module):
         """Return features of one new frame, and the cache with (`is_kept`) or without it."""
         keys, values = [], []
         for layer, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
             x, new = block.step(x, cache, layer)
             if new is not None:
                 keys.append(new[0])

@@ -42,7 +42,8 @@ class StageConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("max_steps", "batch_size", "gradient_accumulation_steps", "eval_every"):
+        counts = ("max_steps", "batch_size", "gradient_accumulation_steps")
+        for name in (*counts, "eval_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.clip_length < 2:

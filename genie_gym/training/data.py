@@ -21,8 +21,8 @@ from genie_gym.models.latent_action import LatentActionModel
 from genie_gym.models.stack import StackConfig
 from genie_gym.models.tokenizer import Tokenizer
 
-CHUNK = 512
-"""Frames encoded in one forward pass when a recording is tokenized."""
+CHUNK = 64
+"""Frames encoded in one forward pass when a recording is tokenized; 512 is half as fast on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)

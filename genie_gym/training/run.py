@@ -64,9 +64,9 @@ class RunFolder:
         _write_atomically(file, yaml.safe_dump(to_dict(config), sort_keys=False))
 
     def _check_same_stack(self, old: dict[str, Any], config: RunConfig) -> None:
-        """Refuse a config that differs in what finished parts were built from."""
+        """Refuse a config that differs in what trained or half-trained parts are built of."""
         new = yaml.safe_load(yaml.safe_dump(to_dict(config.stack)))
-        untouched = set(STAGES) - set(self.finished_stages())
+        untouched = {stage for stage in STAGES if not (self.path / stage).exists()}
         for key in new.keys() - untouched:
             if new[key] != old.get(key):
                 raise DataError(

@@ -112,12 +112,15 @@ def square_config():
             patch_size=16,
             encoder=small_transformer(dim=64),
             decoder=small_transformer(dim=64),
-            # Four moves, and a push against the border.
-            quantizer=QuantizerConfig(num_codes=5, code_dim=12, decay=0.95, dead_usage=0.1),
+            quantizer=QuantizerConfig(
+                num_codes=8, code_dim=12, decay=0.95, dead_usage=0.1, commitment_weight=1.0
+            ),
         ),
         dynamics=DynamicsConfig(
             transformer=small_transformer(dim=64, temporal_window=3),
+            group_size=2,
             max_corruption=0.0,
+            change_weight=1.0,
             num_near_codes=1,
             num_maskgit_steps=2,
             temperature=0.0,
@@ -130,7 +133,9 @@ def square_config():
 
 def fit(module, batch_at, num_steps, learning_rate):
     """Train with plain AdamW whose rate falls to zero."""
-    optimizer = torch.optim.AdamW(module.parameters(), lr=learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        module.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0
+    )
     module.train()
     for step in range(num_steps):
         for group in optimizer.param_groups:
@@ -143,7 +148,7 @@ def fit(module, batch_at, num_steps, learning_rate):
 
 
 def rename(actions):
-    """Return the latent action that stands for a real one; code 4 is left over."""
+    """Return the latent action that stands for a real one; the other codes are left over."""
     return (actions + 1) % len(MOVES)
 
 
@@ -179,7 +184,7 @@ def square_lam(square_stack, half_square, square_generator):
     def batch_at(step):
         return half_square.clips(32, 3, square_generator)
 
-    return fit(square_stack.lam, batch_at, num_steps=200, learning_rate=3e-3)
+    return fit(square_stack.lam, batch_at, num_steps=150, learning_rate=3e-3)
 
 
 @pytest.fixture(scope="session")
@@ -213,9 +218,9 @@ def square_dynamics(square_stack, square_tokenizer, square_clips, training_place
     square_stack.dynamics.set_codebook(square_tokenizer.quantizer.codebook)
 
     def batch_at(step):
-        return square_clips(32, 5, training_places)
+        return square_clips(24, 6, training_places)
 
-    return fit(square_stack.dynamics, batch_at, num_steps=400, learning_rate=3e-3)
+    return fit(square_stack.dynamics, batch_at, num_steps=600, learning_rate=1e-2)
 
 
 @pytest.fixture(scope="session")
@@ -226,3 +231,75 @@ def square_reward(square_stack, square_tokenizer, square_clips, training_places)
         return square_clips(32, 5, training_places)
 
     return fit(square_stack.reward, batch_at, num_steps=300, learning_rate=3e-3)
+
+
+@pytest.fixture(scope="session")
+def square_world(square_stack, square_dynamics, square_reward, square_lam, moving_square):
+    """The whole trained stack as a world; it starts with the square in every place."""
+    tokens = square_stack.tokenizer.encode(
+        to_float(moving_square.draw(moving_square.all_places()))[:, None]
+    )
+    starts = Starts(tokens, torch.zeros(len(tokens), 0, dtype=torch.int64))
+    return World(square_stack, starts, parts=frozenset(STAGES), card={})
+
+
+def untrained_config():
+    """A world of 3 x 4 tokens whose every part remembers; the frame is padded to 24 x 32."""
+    return StackConfig(
+        num_actions=6,
+        height=20,
+        width=28,
+        tokenizer=TokenizerConfig(
+            patch_size=8,
+            encoder=small_transformer(temporal_window=2),
+            decoder=small_transformer(temporal_window=3),
+            quantizer=QuantizerConfig(num_codes=32, code_dim=8),
+        ),
+        lam=LatentActionConfig(
+            patch_size=8,
+            encoder=small_transformer(),
+            decoder=small_transformer(),
+            quantizer=QuantizerConfig(num_codes=5, code_dim=12),
+        ),
+        dynamics=DynamicsConfig(
+            transformer=small_transformer(temporal_window=3), num_maskgit_steps=3
+        ),
+        reward=RewardConfig(transformer=small_transformer(temporal_window=2)),
+    )
+
+
+def build_untrained_stack(seed=0):
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        stack = GenieStack(untrained_config(), generator=torch.Generator().manual_seed(seed))
+        # Untrained answers are nearly the same everywhere; apart, every mistake shows.
+        for part in (stack.dynamics, stack.reward):
+            part.code_offset.normal_()
+            part.embed_action.weight.mul_(3)
+        stack.tokenizer.quantizer.payload.uniform_()
+    return stack
+
+
+def build_starts():
+    generator = torch.Generator().manual_seed(3)
+    return Starts(
+        torch.randint(32, (7, 4, 12), generator=generator),
+        torch.randint(6, (7, 3), generator=generator),
+    )
+
+
+@pytest.fixture(scope="session")
+def build_untrained_world():
+    """Return a function that builds an untrained world with the named parts."""
+
+    def build(parts=STAGES, seed=0):
+        return World(
+            build_untrained_stack(seed), build_starts(), parts=frozenset(parts), card={"made": "up"}
+        )
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def untrained_world(build_untrained_world):
+    return build_untrained_world()

@@ -46,9 +46,7 @@ def test_the_rate_of_a_random_mask_spreads_over_its_range():
 
 def test_a_random_mask_comes_back_with_its_seed():
     assert torch.equal(random_mask((4, 9), 0.5, seeded(1)), random_mask((4, 9), 0.5, seeded(1)))
-    assert not torch.equal(
-        random_mask((4, 9), 0.5, seeded(1)), random_mask((4, 9), 0.5, seeded(2))
-    )
+    assert not torch.equal(random_mask((4, 9), 0.5, seeded(1)), random_mask((4, 9), 0.5, seeded(2)))
 
 
 def test_temperature_zero_and_no_draws_take_the_likeliest_code():

@@ -85,9 +85,7 @@ def test_the_cache_does_not_grow_and_a_step_leaves_the_given_one_alone():
     for t in range(12):
         kept = (cache.keys.clone(), cache.values.clone(), cache.num_frames.clone())
         _, after = model.step(x[:, t], cache)
-        for x_before, x_now in zip(
-            kept, (cache.keys, cache.values, cache.num_frames), strict=True
-        ):
+        for x_before, x_now in zip(kept, (cache.keys, cache.values, cache.num_frames), strict=True):
             assert torch.equal(x_before, x_now)
         assert after.keys.shape == cache.keys.shape
         assert after.num_frames.tolist() == [t + 1, t + 1]

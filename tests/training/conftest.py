@@ -23,6 +23,7 @@ class ListLog:
         self.lines = {}
 
     def write(self, step, split, metrics):
+        """Keep the metrics of one step."""
         self.lines[step, split] = dict(metrics)
 
 

@@ -27,6 +27,7 @@ class Summation(nn.Module):
         self.ruins = "loss"
 
     def forward(self, batch):
+        """Return the squared error of the sums."""
         numbers = batch.tokens.float()
         error = self.linear(numbers)[..., 0] - numbers.sum(-1)
         loss = error.square().mean()
@@ -48,14 +49,17 @@ class SummationStage:
     module: Summation = field(default_factory=Summation)
 
     def numbers(self, step):
+        """Draw the numbers of a step."""
         generator = torch.Generator().manual_seed(step)
         return torch.randint(1, 5, (self.batch_size, 1, 3), generator=generator)
 
     def batch_at(self, step):
+        """Return the numbers of a step, or zeros."""
         numbers = self.numbers(step)
         return Batch(tokens=numbers * 0 if step == self.bad_step else numbers)
 
     def validate(self):
+        """Return a weight."""
         return {"weight": float(self.module.linear.weight.detach().sum())}
 
 
@@ -63,14 +67,18 @@ class WholeStage(SummationStage):
     """Gives the batches of two steps of another one in one."""
 
     def numbers(self, step):
+        """Draw the numbers of a step."""
         return torch.cat([super(WholeStage, self).numbers(2 * step + part) for part in (0, 1)])
 
 
 class ListLog:
+    """Keeps metrics in memory."""
+
     def __init__(self):
         self.lines = []
 
     def write(self, step, split, metrics):
+        """Keep the metrics of one step."""
         self.lines.append((step, split, dict(metrics)))
 
 
@@ -91,9 +99,7 @@ def run(stage, folder, *, on_step=lambda step: None, **settings):
 
 
 def test_the_learning_rate_rises_linearly_and_falls_as_a_cosine():
-    config = StageConfig(
-        max_steps=110, warmup_steps=10, learning_rate=1.0, min_learning_rate=0.2
-    )
+    config = StageConfig(max_steps=110, warmup_steps=10, learning_rate=1.0, min_learning_rate=0.2)
     rates = {step: learning_rate_at(step, config) for step in (0, 4, 9, 10, 35, 60, 110, 999)}
     quarter = 0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2
     expected = {0: 0.1, 4: 0.5, 9: 1.0, 10: 1.0, 35: quarter, 60: 0.6, 110: 0.2, 999: 0.2}
@@ -158,7 +164,7 @@ def test_validation_and_checkpoints_come_when_asked_for_and_at_the_end(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000004", "step-00000007"]
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for a kill."""
 
 
@@ -169,10 +175,10 @@ def test_a_resumed_run_equals_an_unbroken_one(name, earlier_stages, train_stage)
 
     def kill(step):
         if step == 4:  # after the checkpoint of step 4, and one more step that is lost
-            raise Killed
+            raise KilledError
 
     broken = earlier_stages("broken", name)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train_stage(broken, name, on_step=kill, **settings)
     resumed_weights, resumed_lines = train_stage(RunFolder(broken.path), name, **settings)
 

@@ -1,0 +1,368 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from genie_gym.data.batch import Batch
+from genie_gym.errors import ConfigError
+from genie_gym.models.dynamics import Dynamics, DynamicsConfig
+from genie_gym.nn.transformer import TransformerConfig
+
+NUM_CODES, ROWS, COLUMNS, NUM_ACTIONS, NUM_LATENT = 24, 2, 4, 4, 5
+S = ROWS * COLUMNS
+WINDOW = 3
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def dynamics(num_layers=1, **changes):
+    transformer = TransformerConfig(
+        num_layers=num_layers, dim=24, num_heads=3, head_dim=8, temporal_window=WINDOW
+    )
+    torch.manual_seed(0)
+    module = Dynamics(
+        DynamicsConfig(transformer=transformer, **changes),
+        codebook=torch.randn(NUM_CODES, 4, generator=seeded(9)),
+        rows=ROWS,
+        columns=COLUMNS,
+        num_actions=NUM_ACTIONS,
+        num_latent_actions=NUM_LATENT,
+        generator=seeded(),
+    )
+    # Untrained tables are nearly equal rows; apart, every leak shows.
+    with torch.no_grad():
+        module.code_offset.normal_(generator=seeded(1))
+        module.mask_token.normal_(generator=seeded(2))
+    return module.eval().requires_grad_(False)
+
+
+def tokens(*shape, seed=0):
+    return torch.randint(NUM_CODES, (*shape, S), generator=seeded(seed))
+
+
+def token_batch(batch_size=4, num_frames=7, seed=0):
+    shape = (batch_size, num_frames - 1)
+    return Batch(
+        tokens=tokens(batch_size, num_frames, seed=seed),
+        actions=torch.randint(NUM_ACTIONS, shape, generator=seeded(seed + 1)),
+        latent_actions=torch.randint(NUM_LATENT, shape, generator=seeded(seed + 2)),
+    )
+
+
+def streams(module, batch, hidden_rate=0.5):
+    """Return the arguments of `two_stream_logits` for a batch driven by real actions."""
+    targets = batch.tokens[:, 1:]
+    hidden = torch.rand(targets.shape, generator=seeded(5)) < hidden_rate
+    rows = torch.nn.functional.pad(module.real_action_rows(batch.actions), (1, 0), value=0)
+    return {"past": batch.tokens[:, :-1], "targets": targets, "hidden": hidden, "actions": rows}
+
+
+def moved_targets(module, arguments, name, edit):
+    """Return which target frames an edit of one argument moves."""
+    before = module.two_stream_logits(**arguments)
+    after = module.two_stream_logits(**{**arguments, name: edit(arguments[name].clone())})
+    return (before != after).flatten(2).any(-1).any(0).tolist()
+
+
+def cached(module, past, rows):
+    cache = module.empty_cache(len(past))
+    for t in range(past.shape[1]):
+        cache = module.append(past[:, t], rows[:, t], cache)
+    return cache
+
+
+KINDS = pytest.mark.parametrize(
+    "kind",
+    [
+        {"action_injection": "add"},
+        {"action_injection": "prepend"},
+        {"action_injection": "add", "group_size": 2},
+        {"action_injection": "prepend", "group_size": 2},
+    ],
+    ids=["add", "prepend", "add-groups", "prepend-groups"],
+)
+
+
+@pytest.mark.parametrize("edited", range(6))
+@KINDS
+def test_logits_see_whole_frames_before_them_within_the_window_and_no_others(kind, edited):
+    module = dynamics(**kind)
+    arguments = streams(module, token_batch())
+
+    def edit(past):
+        past[:, edited] = (past[:, edited] + 1) % NUM_CODES
+        return past
+
+    # Target t stands for frame t + 1, which looks at itself and WINDOW - 1 frames before it.
+    expected = [edited <= target < edited + WINDOW - 1 for target in range(6)]
+    assert moved_targets(module, arguments, "past", edit) == expected
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+@KINDS
+def test_an_edited_past_frame_moves_no_earlier_target_however_deep_the_network(kind, num_layers):
+    module = dynamics(num_layers, **kind)
+    arguments = streams(module, token_batch())
+
+    def edit(past):
+        past[:, 3] = (past[:, 3] + 1) % NUM_CODES
+        return past
+
+    moved = moved_targets(module, arguments, "past", edit)
+    assert moved[:3] == [False, False, False]
+    assert moved[3]
+
+
+@KINDS
+def test_only_revealed_tokens_of_a_target_frame_are_looked_at_and_by_that_frame_alone(kind):
+    module = dynamics(2, **kind)
+    arguments = streams(module, token_batch())
+    hidden = arguments["hidden"]
+
+    def edit_hidden(targets):
+        return torch.where(hidden, (targets + 1) % NUM_CODES, targets)
+
+    assert not any(moved_targets(module, arguments, "targets", edit_hidden))
+
+    def edit_one_revealed(targets):
+        row, place = (~hidden[:, 2]).nonzero()[0]
+        targets[row, 2, place] = (targets[row, 2, place] + 1) % NUM_CODES
+        return targets
+
+    moved = moved_targets(module, arguments, "targets", edit_one_revealed)
+    assert moved == [False, False, True, False, False, False]
+
+
+@pytest.mark.parametrize("edited", range(7))
+@KINDS
+def test_an_action_moves_the_frame_it_led_to_and_later_ones_alone(kind, edited):
+    module = dynamics(**kind)
+    arguments = streams(module, token_batch())
+
+    def edit(rows):
+        rows[:, edited] = NUM_ACTIONS + 1 - rows[:, edited] // 2
+        return rows
+
+    # `actions[t]` led to frame t, which is target t - 1; as a past frame it carries its action on.
+    expected = [edited - 1 <= target < edited + WINDOW - 1 for target in range(6)]
+    assert moved_targets(module, arguments, "actions", edit) == expected
+
+
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@KINDS
+def test_both_streams_in_one_pass_equal_the_ring_cache_inside_and_beyond_the_window(
+    kind, num_layers
+):
+    module = dynamics(num_layers, **kind)
+    batch = token_batch(num_frames=3 * WINDOW + 1)
+    arguments = streams(module, batch)
+    for hidden in (torch.ones_like(arguments["hidden"]), arguments["hidden"]):
+        whole = module.two_stream_logits(**{**arguments, "hidden": hidden})
+        for t in range(whole.shape[1]):
+            past, rows = arguments["past"][:, : t + 1], arguments["actions"]
+            cache = cached(module, past, rows)
+            stepped = module.step_logits(
+                arguments["targets"][:, t], hidden[:, t], rows[:, t + 1], cache
+            )
+            assert (stepped - whole[:, t]).abs().max() < 1e-5
+
+
+def test_a_step_of_logits_leaves_the_cache_alone():
+    module = dynamics()
+    cache = cached(module, tokens(2, 5), torch.zeros(2, 5, dtype=torch.int64))
+    kept = (cache.keys.clone(), cache.values.clone(), cache.num_frames.clone())
+    module.sample(torch.tensor([1, 2]), cache, num_steps=3, temperature=1.0, generator=seeded())
+    for before, now in zip(kept, (cache.keys, cache.values, cache.num_frames), strict=True):
+        assert torch.equal(before, now)
+
+
+def test_targets_survive_masking_and_corruption():
+    module = dynamics(max_corruption=1.0).train()
+    batch = token_batch()
+    kept = batch.tokens.clone(), batch.actions.clone(), batch.latent_actions.clone()
+    module(batch)
+    for before, now in zip(kept, (batch.tokens, batch.actions, batch.latent_actions), strict=True):
+        assert torch.equal(before, now)
+
+
+def test_the_loss_is_the_cross_entropy_of_the_original_targets():
+    module = dynamics(nearness=0.0, min_mask_rate=1.0, max_corruption=0.5, latent_prob=0.0)
+    # Every token changes at every step, so all of them count, and alike.
+    steps = torch.randint(1, NUM_CODES, (4, 7, S), generator=seeded())
+    batch = replace(token_batch(), tokens=steps.cumsum(1) % NUM_CODES)
+    logits = module.two_stream_logits(**streams(module, batch, hidden_rate=2.0))
+    targets = batch.tokens[:, 1:]
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 2), targets.flatten())
+    loss, metrics = module(batch)
+    assert torch.allclose(loss, expected)
+    assert metrics["changed_cross_entropy"] == pytest.approx(expected.item(), rel=1e-5)
+    is_right = (logits.argmax(-1) == targets).float().mean().item()
+    assert metrics["changed_accuracy"] == pytest.approx(is_right)
+    assert metrics["accuracy"] == pytest.approx(is_right)
+
+
+def test_changed_tokens_all_count_and_a_share_of_the_still_ones_stands_for_the_rest():
+    module = dynamics(change_weight=4.0)
+    hidden = torch.rand(64, 6, S, generator=seeded(2)) < 0.8
+    changed = torch.rand(64, 6, S, generator=seeded(1)) < 0.3
+    scored, weights = module._draw_scored(hidden, changed)
+    assert not (scored & ~hidden).any()
+    assert scored[hidden & changed].all()
+    assert (weights[changed[scored]] == 5).all()
+    # About 1,700 still tokens, each drawn at 0.25: the sum of their weights strays by 4 percent.
+    total = weights[~changed[scored]].sum() / (hidden & ~changed).sum()
+    assert abs(total - 1) < 0.2
+
+
+def test_near_codes_are_those_at_the_smallest_distance_the_code_itself_first():
+    module = dynamics(num_near_codes=3)
+    distances = torch.cdist(module.codebook, module.codebook)
+    assert torch.equal(module.near_codes, distances.argsort(-1)[:, :3])
+    assert torch.equal(module.near_codes[:, 0], torch.arange(NUM_CODES))
+
+
+def test_past_tokens_are_wrong_in_training_alone():
+    module = dynamics(max_corruption=1.0)
+    past = tokens(64, 6)
+    assert torch.equal(module._corrupt(past), past)
+    corrupted = module.train()._corrupt(past)
+    # Rates are uniform in [0, 1] over 64 clips: a share of 0.5 that strays by 0.036; a few wrong
+    # tokens happen to be the right ones.
+    assert 0.3 < (corrupted != past).float().mean() < 0.65
+    assert corrupted.min() >= 0
+    assert corrupted.max() < NUM_CODES
+    assert torch.equal(dynamics(max_corruption=0.0).train()._corrupt(past), past)
+
+
+def test_rows_of_real_and_latent_actions_never_overlap():
+    module = dynamics()
+    real = module.real_action_rows(torch.arange(NUM_ACTIONS)).tolist()
+    latent = module.latent_action_rows(torch.arange(NUM_LATENT)).tolist()
+    unknown = torch.tensor([-1])
+    assert module.real_action_rows(unknown).tolist() == [0]
+    assert module.latent_action_rows(unknown).tolist() == [0]
+    assert sorted([0, *real, *latent]) == list(range(1 + NUM_ACTIONS + NUM_LATENT))
+    assert module.embed_action.num_embeddings == 1 + NUM_ACTIONS + NUM_LATENT
+
+
+@pytest.mark.parametrize(("latent_prob", "is_latent"), [(0.0, False), (1.0, True)])
+def test_a_clip_is_driven_by_one_kind_of_action(latent_prob, is_latent):
+    module = dynamics(latent_prob=latent_prob)
+    batch = token_batch()
+    rows = module._draw_actions(batch)
+    latent = module.latent_action_rows(batch.latent_actions)
+    expected = latent if is_latent else module.real_action_rows(batch.actions)
+    assert torch.equal(rows[:, 1:], expected)
+    assert (rows[:, 0] == 0).all()
+
+
+def test_known_tokens_stand_after_sampling():
+    module = dynamics()
+    cache = cached(module, tokens(3, 4), torch.ones(3, 4, dtype=torch.int64))
+    known = tokens(3)
+    known[:, ::2] = -1
+    known[2] = -1
+    for num_steps in (1, 3, S):
+        sampled = module.sample(
+            torch.tensor([1, 2, 3]),
+            cache,
+            num_steps=num_steps,
+            temperature=1.0,
+            generator=seeded(),
+            known=known,
+        )
+        assert torch.equal(sampled[known >= 0], known[known >= 0])
+        assert sampled.min() >= 0
+    everything = tokens(3)
+    sampled = module.sample(
+        torch.tensor([1, 2, 3]),
+        cache,
+        num_steps=2,
+        temperature=1.0,
+        generator=seeded(),
+        known=everything,
+    )
+    assert torch.equal(sampled, everything)
+
+
+def test_one_step_without_a_generator_takes_the_likeliest_code_everywhere():
+    module = dynamics()
+    rows = torch.tensor([1, 2])
+    cache = cached(module, tokens(2, 4), torch.ones(2, 4, dtype=torch.int64))
+    hidden = torch.ones(2, S, dtype=torch.bool)
+    logits = module.step_logits(tokens(2), hidden, rows, cache)
+    options = {"num_steps": 1, "temperature": 1.0, "generator": None}
+    sampled = module.sample(rows, cache, **options)
+    assert torch.equal(sampled, logits.argmax(-1))
+    assert torch.equal(sampled, module.sample(rows, cache, **options))
+
+
+def test_each_refinement_step_sees_the_tokens_that_stand():
+    # By hand, one token a step: the surest hidden token is fixed, the rest are asked again.
+    module = dynamics()
+    rows = torch.tensor([3])
+    cache = cached(module, tokens(1, 4), torch.ones(1, 4, dtype=torch.int64))
+    frame, hidden = torch.zeros(1, S, dtype=torch.int64), torch.ones(1, S, dtype=torch.bool)
+    for _ in range(S):
+        confidence, codes = module.step_logits(frame, hidden, rows, cache).softmax(-1).max(-1)
+        place = confidence.masked_fill(~hidden, -1).argmax(-1)[0]
+        frame[0, place], hidden[0, place] = codes[0, place], False
+    sampled = module.sample(rows, cache, num_steps=S, temperature=0.0, generator=None)
+    assert torch.equal(sampled, frame)
+
+
+def test_one_generator_a_row_equals_running_the_rows_alone():
+    module = dynamics()
+    past, led_by = tokens(5, 4), torch.ones(5, 4, dtype=torch.int64)
+    rows = torch.arange(5)
+    options = {"num_steps": 3, "temperature": 1.0}
+    together = module.sample(
+        rows, cached(module, past, led_by), generator=[seeded(k) for k in range(5)], **options
+    )
+    for k in range(5):
+        cache = cached(module, past[k : k + 1], led_by[k : k + 1])
+        alone = module.sample(rows[k : k + 1], cache, generator=[seeded(k)], **options)
+        assert torch.equal(together[k : k + 1], alone)
+
+
+def test_a_generator_gives_the_same_sample_again_and_another_seed_another():
+    module = dynamics()
+    rows = torch.arange(5)
+    cache = cached(module, tokens(5, 4), torch.ones(5, 4, dtype=torch.int64))
+
+    def sample(seed):
+        return module.sample(rows, cache, num_steps=2, temperature=5.0, generator=seeded(seed))
+
+    assert torch.equal(sample(0), sample(0))
+    assert not torch.equal(sample(0), sample(1))
+
+
+@KINDS
+def test_every_parameter_learns(kind):
+    module = dynamics(2, **kind, latent_prob=0.5)
+    module.train().requires_grad_(True)
+    loss, _ = module(token_batch(batch_size=16))
+    loss.backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+    # Every row of the action table: no action before the first frame, real ones, latent ones.
+    assert (module.embed_action.weight.grad.abs().amax(-1) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"min_mask_rate": 1.5}, r"dynamics\.min_mask_rate must lie in \[0, 1\], got 1\.5"),
+        ({"latent_prob": -0.1}, r"dynamics\.latent_prob must lie in \[0, 1\], got -0\.1"),
+        ({"num_maskgit_steps": 0}, "num_maskgit_steps and num_near_codes must be at least 1"),
+        (
+            {"transformer": TransformerConfig(temporal_window=1)},
+            "temporal_window must be at least 2 .* got 1",
+        ),
+    ],
+)
+def test_settings_out_of_range_are_refused(change, text):
+    with pytest.raises(ConfigError, match=text):
+        DynamicsConfig(**change)

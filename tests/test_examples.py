@@ -1,0 +1,64 @@
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from genie_gym.models.bundle import load_world
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+
+
+def run(name, *arguments, folder):
+    """Run an example as a user does, from another folder; return what it prints."""
+    path = next(path for path in EXAMPLES if path.name == name)
+    result = subprocess.run(
+        [sys.executable, str(path), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def number(text, output):
+    """Return the number that follows a text."""
+    return float(re.search(rf"{text}:? (-?[\d.]+)", output).group(1))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_is_short_and_says_how_to_run_it(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 40
+    assert f"python examples/{path.name}" in text.split('"""')[1]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_every_example_is_run_by_a_test(path):
+    assert f'run("{path.name}"' in Path(__file__).read_text()
+
+
+def test_collect_pong_records(tmp_path):
+    output = run("collect_pong.py", tmp_path / "data", folder=tmp_path)
+    assert number("actions taken", output) == 500
+    assert 0 < number(r"frames \(501, 64, 64, 3\),", output) < 64 * 64 * 3
+    assert (tmp_path / "data" / "manifest.json").is_file()
+
+
+def test_train_tiny_world_trains_and_exports(tmp_path):
+    short = [f"training.{stage}.max_steps=2" for stage in ("tokenizer", "lam")]
+    short += [f"training.{stage}.max_steps=1" for stage in ("dynamics", "reward")]
+    output = run("train_tiny_world.py", tmp_path / "out", *short, folder=tmp_path)
+    assert 0 < number("tokenizer validation mse", output) < 1
+    world = load_world(tmp_path / "out" / "world")
+    assert world.num_actions == 6 and len(world.starts) == 16
+
+
+def test_play_in_the_world_plays(pipeline, tmp_path):
+    output = run("play_in_the_world.py", pipeline.bundle, folder=tmp_path)
+    assert abs(number("total reward", output)) <= 100
+    assert number("steps per second", output) > 0

@@ -1,0 +1,167 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from genie_gym.models.reward import RewardConfig, RewardModel, class_shares
+from genie_gym.models.stack import GenieStack
+from genie_gym.nn.transformer import TransformerConfig
+from genie_gym.training.config import StageConfig
+from genie_gym.training.data import TokenRows, Windows
+from genie_gym.training.stages import ClipStage, RewardStage, imagine_some
+
+CLIP_LENGTH, BATCH_SIZE = 4, 12
+
+
+@pytest.fixture(scope="module")
+def stack(config):
+    torch.manual_seed(0)
+    config = replace(config.stack, reward=replace(config.stack.reward, event_share=0.5))
+    return GenieStack(config, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def token_windows(data):
+    rng = np.random.default_rng(0)
+    count = len(data.rows.frames)
+    tokens = rng.integers(128, size=(count, 16)).astype(np.int32)
+    return Windows(data, CLIP_LENGTH, TokenRows(tokens, np.zeros(count, np.int32)))
+
+
+@pytest.fixture(scope="module")
+def reward_stage(stack, token_windows):
+    config = StageConfig(batch_size=BATCH_SIZE, clip_length=CLIP_LENGTH)
+    return RewardStage(stack.reward, token_windows, config, seed=0, dynamics=stack.dynamics)
+
+
+def rows_of(starts):
+    return starts[:, None] + np.arange(CLIP_LENGTH)
+
+
+def test_validation_episodes_never_occur_in_training_batches(stack, token_windows, reward_stage):
+    config = StageConfig(batch_size=BATCH_SIZE, clip_length=CLIP_LENGTH)
+    evenly = ClipStage("dynamics", stack.dynamics, token_windows, config, seed=0)
+    for stage in (evenly, reward_stage):
+        for step in range(200):
+            starts = stage.draw_starts(np.random.default_rng([0, step]))
+            assert not token_windows.data.is_validation[rows_of(starts)].any()
+
+
+def test_a_batch_depends_on_the_seed_and_the_step_alone(stack, token_windows):
+    config = StageConfig(batch_size=BATCH_SIZE, clip_length=CLIP_LENGTH)
+    stages = [
+        ClipStage("dynamics", stack.dynamics, token_windows, config, seed=seed)
+        for seed in (0, 0, 1)
+    ]
+    stages[0].batch_at(3)
+    first, second, other = (stage.batch_at(7).tokens for stage in stages)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, stages[0].batch_at(8).tokens)
+
+
+def test_half_of_the_reward_clips_hold_an_event(reward_stage, token_windows):
+    rows = token_windows.data.rows
+    is_event = (rows.rewards != 0) | rows.terminations
+    for step in range(50):
+        starts = reward_stage.draw_starts(np.random.default_rng(step))
+        assert len(starts) == BATCH_SIZE
+        held = is_event[rows_of(starts)[:, :-1]].any(axis=1)
+        assert held[: BATCH_SIZE // 2].all()
+
+
+def test_kinds_of_events_are_shown_in_turn(reward_stage, token_windows):
+    rewards = token_windows.data.rows.rewards
+    kinds = [set(np.unique(rewards[kind])) for kind in reward_stage.kinds]
+    assert {-1.0} in kinds
+    for kind in reward_stage.kinds:
+        assert not token_windows.data.is_validation[kind].any()
+    for step in range(20):
+        starts = reward_stage.draw_starts(np.random.default_rng(step))[: BATCH_SIZE // 2]
+        for index, steps in enumerate(rows_of(starts)[:, :-1]):
+            assert np.isin(steps, reward_stage.kinds[index % len(kinds)]).any()
+
+
+def test_the_correction_is_the_ratio_of_recorded_to_shown_shares(reward_stage, token_windows):
+    rewards = torch.from_numpy(token_windows.data.rows.rewards)
+    model = reward_stage.reward_model
+    recorded = class_shares(model.nearest_class(rewards), 3)
+    shown_share = recorded / model.reward_correction.exp()
+    assert shown_share.sum().item() == pytest.approx(1, abs=1e-3)
+    # Points lost are rare in the recording, and about one in twelve of what is shown.
+    assert recorded[0] < 0.05 < shown_share[0]
+
+
+def reward_model(classes=(-1.0, 0.0, 1.0)):
+    shape = TransformerConfig(num_layers=1, dim=8, num_heads=1, head_dim=8, temporal_window=2)
+    model = RewardModel(
+        RewardConfig(transformer=shape, reward_classes=classes),
+        codebook=torch.randn(4, 2, generator=torch.Generator().manual_seed(0)),
+        rows=1,
+        columns=2,
+        num_actions=3,
+        generator=torch.Generator().manual_seed(0),
+    )
+    return model.eval()
+
+
+@torch.no_grad()
+def predict(model, reward_probs, end_prob):
+    """Return what the model says after it has learned these chances from what it was shown."""
+    model.to_reward.weight.zero_()
+    model.to_end.weight.zero_()
+    model.to_reward.bias.copy_(torch.tensor(reward_probs).log())
+    model.to_end.bias.copy_(torch.tensor([1 - end_prob, end_prob]).log())
+    tokens, actions = torch.zeros(1, 2, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
+    return model.step(tokens, actions, model.empty_cache(1))[0]
+
+
+def test_a_model_that_knows_nothing_but_the_shown_shares_expects_the_recorded_reward():
+    model = reward_model()
+    shown, recorded = torch.tensor([0.3, 0.4, 0.3]), torch.tensor([0.02, 0.97, 0.01])
+    model.correct_for(
+        trained=(shown, torch.tensor([0.8, 0.2])), recorded=(recorded, torch.tensor([0.999, 0.001]))
+    )
+    prediction = predict(model, shown.tolist(), 0.2)
+    torch.testing.assert_close(prediction.reward_probs[0], recorded)
+    expected = (prediction.reward_probs * model.classes).sum().item()
+    assert expected == pytest.approx(-0.01, abs=1e-6)
+    assert prediction.terminated_prob.item() == pytest.approx(0.001, rel=1e-4)
+
+
+def test_the_correction_turns_the_shown_posterior_into_the_recorded_one():
+    likelihood = torch.tensor([0.9, 0.1, 0.5])  # of what is seen, under each class
+    shown, recorded = torch.tensor([0.4, 0.3, 0.3]), torch.tensor([0.05, 0.9, 0.05])
+    posterior = shown * likelihood / (shown * likelihood).sum()
+    model = reward_model()
+    ends = torch.tensor([0.5, 0.5])
+    model.correct_for(trained=(shown, ends), recorded=(recorded, ends))
+    prediction = predict(model, posterior.tolist(), 0.5)
+    bayes = recorded * likelihood / (recorded * likelihood).sum()
+    torch.testing.assert_close(prediction.reward_probs[0], bayes)
+
+
+def test_without_the_correction_the_expected_reward_would_be_biased():
+    prediction = predict(reward_model(), [0.3, 0.4, 0.3], 0.2)
+    assert prediction.terminated_prob.item() == pytest.approx(0.2)
+
+
+def test_a_class_that_never_occurs_stays_improbable_and_finite():
+    model = reward_model()
+    shown, recorded = torch.tensor([0.0, 0.5, 0.5]), torch.tensor([0.0, 1.0, 0.0])
+    ends = torch.tensor([1.0, 0.0])
+    model.correct_for(trained=(shown, ends), recorded=(recorded, ends))
+    prediction = predict(model, [1e-6, 0.5, 0.5], 1e-6)
+    assert prediction.reward_probs.isfinite().all()
+    assert prediction.reward_probs[0, 2] < 1e-5
+
+
+def test_every_second_clip_is_partly_imagined_and_keeps_its_first_frame(stack, token_windows):
+    starts = token_windows.training_starts[:BATCH_SIZE]
+    real = token_windows.clips(starts)
+    imagined = imagine_some(real, stack.dynamics, torch.Generator().manual_seed(0))
+    is_changed = real.tokens != imagined.tokens
+    assert not is_changed[1::2].any() and not is_changed[:, 0].any()
+    assert is_changed[::2, 1:].any()
+    assert torch.equal(real.actions, imagined.actions)
