@@ -367,12 +367,13 @@ class Dynamics(nn.Module):
         embedded = self.join_group(self.grid.join(embedded)) + self.positions()
         if self.config.action_injection == "prepend":
             return torch.cat([action, embedded], dim=2)
-        return embedded + action
+        out: Tensor = embedded + action
+        return out
 
-    def _split_groups(
-        self, features: Float[Tensor, "B T positions D"]
-    ) -> Float[Tensor, "B T S D"]:
+    def _split_groups(self, features: Float[Tensor, "B T positions D"]) -> Float[Tensor, "B T S D"]:
         return self.grid.split(self.to_embeddings(features[:, :, -self.grid.num_groups :]))
 
     def _to_logits(self, features: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch codes"]:
-        return features @ self._code_embeddings().T / features.shape[-1] ** 0.5 + self.code_bias
+        embeddings = self._code_embeddings()
+        out: Tensor = features @ embeddings.T / features.shape[-1] ** 0.5 + self.code_bias
+        return out

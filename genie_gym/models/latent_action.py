@@ -63,6 +63,7 @@ def motion_moments(frames: Float[Tensor, "B T H W C"]) -> Float[Tensor, "B T-1 m
     times its path, wherever it is. Squashed to (-1, 1), so that a sudden scene does not outweigh
     all movement.
     """
+    frames = frames.float()
     change = frames[:, 1:] - frames[:, :-1]
     height, width = change.shape[2:4]
     down = torch.linspace(-1, 1, height, device=frames.device)

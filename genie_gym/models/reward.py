@@ -177,7 +177,8 @@ class RewardModel(nn.Module):
     ) -> Float[Tensor, "B T S D"]:
         table = self.embed_code(self.codebook) + self.code_offset
         action: Tensor = self.embed_action(actions + 1)[:, :, None]
-        return F.embedding(tokens, table) + self.positions() + action
+        out: Tensor = F.embedding(tokens, table) + self.positions() + action
+        return out
 
 
 def class_shares(

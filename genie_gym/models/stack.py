@@ -56,16 +56,23 @@ class GenieStack(nn.Module):
         self.lam = LatentActionModel(config.lam, **frame_size, generator=generator)
 
         rows, columns = grid_size(config.height, config.width, config.tokenizer.patch_size)
-        tokens = {
-            "codebook": self.tokenizer.quantizer.codebook,
-            "rows": rows,
-            "columns": columns,
-            "num_actions": config.num_actions,
-            "generator": generator,
-        }
-        num_latent_actions = config.lam.quantizer.num_codes
-        self.dynamics = Dynamics(config.dynamics, num_latent_actions=num_latent_actions, **tokens)
-        self.reward = RewardModel(config.reward, **tokens)
+        self.dynamics = Dynamics(
+            config.dynamics,
+            codebook=self.tokenizer.quantizer.codebook,
+            rows=rows,
+            columns=columns,
+            num_actions=config.num_actions,
+            num_latent_actions=config.lam.quantizer.num_codes,
+            generator=generator,
+        )
+        self.reward = RewardModel(
+            config.reward,
+            codebook=self.tokenizer.quantizer.codebook,
+            rows=rows,
+            columns=columns,
+            num_actions=config.num_actions,
+            generator=generator,
+        )
 
     def share_codebook(self) -> None:
         """Hand the tokenizer's codebook to the parts that embed tokens; needed after loading."""

@@ -1,7 +1,7 @@
 """The whole stack behind a few calls: start or encode, step, decode; all batched, all tensors."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -210,9 +210,15 @@ class World:
 
         Raises:
             InvalidActionError: an action lies outside its set.
-            WorldError: the bundle lacks a part that the step needs.
+            WorldError: the bundle lacks a part that the step needs, or the list of generators has
+                another length than the batch.
         """
         self._require("reward", "step")
+        if isinstance(generator, Sequence) and len(generator) != len(actions):
+            raise WorldError(
+                f"{len(actions)} games take one generator, or a list of {len(actions)}; got a "
+                f"list of {len(generator)}"
+            )
         config = self.config.dynamics
         rows, real_actions = self._action_rows(actions.to(self.device), source)
         tokens = self.stack.dynamics.sample(

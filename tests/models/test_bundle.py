@@ -140,7 +140,7 @@ def test_a_bundle_of_another_version_is_refused(bundle):
 
 def test_a_card_that_is_not_yaml_is_refused(bundle):
     (bundle / "world.yaml").write_text("config: [1, 2")
-    with pytest.raises(WorldError, match="is no world bundle: .* is not YAML"):
+    with pytest.raises(WorldError, match=r"is no world bundle: .* is not YAML"):
         load_world(bundle)
 
 
@@ -177,7 +177,9 @@ def test_an_unknown_dtype_is_refused(saved):
 
 
 def test_an_unknown_device_is_refused(saved):
-    with pytest.raises(DeviceError, match="unknown device 'tpus'. Take cpu, cuda, cuda:N or auto"):
+    with pytest.raises(
+        DeviceError, match=r"unknown device 'tpus'\. Take cpu, cuda, cuda:N or auto"
+    ):
         load_world(saved, device="tpus")
 
 

@@ -19,17 +19,9 @@ def clip(batch_size, num_frames):
 
 
 def leaves(state):
-    return [
-        x
-        for x in (
-            state.tokens,
-            *(
-                getattr(cache, name)
-                for cache in (state.dynamics, state.reward, state.decoder)
-                for name in ("keys", "values", "num_frames")
-            ),
-        )
-    ]
+    caches = (state.dynamics, state.reward, state.decoder)
+    names = ("keys", "values", "num_frames")
+    return [state.tokens, *(getattr(cache, name) for cache in caches for name in names)]
 
 
 def assert_same(state, other):
@@ -108,7 +100,7 @@ def test_stepping_on_equals_encoding_the_longer_history(untrained_world):
     tokens, taken = [world.starts.tokens[:2]], [world.starts.actions[:2]]
     for step in range(6):
         action = torch.randint(6, (2,), generator=seeded(step))
-        state, reward, _ = world.step(state, action, seeded(step))
+        state, _, _ = world.step(state, action, seeded(step))
         tokens.append(state.tokens[:, None])
         taken.append(action[:, None])
     replayed = world._replay(torch.cat(tokens, 1), torch.cat(taken, 1), "real")
@@ -171,6 +163,13 @@ def test_a_list_of_generators_gives_every_row_its_own_chance(untrained_world):
         alone, alone_reward, _ = untrained_world.step(state.gather(row), taken[row], [seeded(k)])
         assert torch.equal(alone.tokens, together.tokens[row])
         assert torch.allclose(alone_reward, reward[row], atol=1e-5)
+
+
+def test_generators_that_are_not_one_a_row_are_refused(untrained_world):
+    state = untrained_world.start(actions(0, 1, 2))
+    text = "3 games take one generator, or a list of 3; got a list of 1"
+    with pytest.raises(WorldError, match=text):
+        untrained_world.step(state, actions(0, 0, 0), [seeded()])
 
 
 def test_latent_actions_step_the_world_too(untrained_world):

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ def seeded(seed=0):
 def test_the_schedule_reveals_at_least_one_token_a_step_and_all_by_the_last(num_tokens, num_steps):
     num_steps = min(num_steps, num_tokens)
     hidden = [num_tokens] + [num_hidden(num_tokens, step, num_steps) for step in range(num_steps)]
-    revealed = [before - after for before, after in zip(hidden, hidden[1:], strict=False)]
+    revealed = [before - after for before, after in pairwise(hidden)]
     assert min(revealed) >= 1
     assert sum(revealed) == num_tokens
     assert hidden[-1] == 0
