@@ -49,12 +49,20 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def seed_number(text: str) -> int:
+    """Return a seed; numpy and torch take none below 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be 0 or more, got {value}")
+    return value
+
+
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--world", default="pong", help="world to play (default: pong)")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder (default: out)")
     parser.add_argument("--steps", type=int, default=300, help="imagined steps (default: 300)")
     parser.add_argument("--policy", default="scripted", help="who plays (default: scripted)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed_number, default=0, help="0 or more")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or auto (default: cpu)")
 
 
@@ -69,8 +77,8 @@ def demo(options: argparse.Namespace) -> None:
     from genie_gym.models.bundle import find_bundle, read_card
 
     card = read_card(find_bundle(options.world))
-    player = make_policy(options.policy, card["game"], card["config"]["num_actions"])
-    env = gym.make(world_id(card["game"]), world=options.world, device=options.device)
+    player = make_policy(options.policy, card["config"]["game"], card["config"]["num_actions"])
+    env = gym.make(world_id(card["config"]["game"]), world=options.world, device=options.device)
     played = play(env, player, options.steps, options.seed)
     film, sheet = write_demo(played, options.out, card["fps"])
     print(
@@ -89,7 +97,7 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the recording")
     parser.add_argument("--steps", type=int, required=True, help="actions in total")
     parser.add_argument("--policy", default="mixed", help="random, repeat, scripted or mixed")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed_number, default=0, help="0 or more")
     parser.add_argument("--sticky", type=float, default=0.0, help="probability of sticky actions")
     parser.add_argument("--noop-max", type=int, default=30, help="most raw no-ops after a reset")
     parser.add_argument("--frame-size", type=int, default=64, help="side of a frame in pixels")
@@ -119,7 +127,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stage", choices=STAGE_NAMES, help="train this part alone")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoints")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
-    parser.add_argument("--seed", type=int, help="overrides seed")
+    parser.add_argument("--seed", type=seed_number, help="overrides seed")
     for flag in STAGE_FLAGS:
         name = "--" + flag.replace("_", "-")
         parser.add_argument(name, type=int, help=f"overrides training.<stage>.{flag}")
@@ -177,7 +185,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--horizon", type=int, default=10, help="steps a rollout (default: 10)")
     parser.add_argument("--temperature", type=float, help="sampling temperature")
     parser.add_argument("--num-maskgit-steps", type=int, help="refinement steps a frame")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed_number, default=0, help="0 or more")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
     parser.add_argument(
         "--update-card", action="store_true", help="put the figures into the world's card"

@@ -52,9 +52,9 @@ class RandomShooting:
         scores = score(model.rollout(model.snapshot(), candidates), self.config.discount)
         is_finite = scores.isfinite()
         scores = scores.masked_fill(~is_finite, -torch.inf)
-        best = scores.argmax(dim=1)
+        best = scores.cpu().argmax(dim=1)
         roots = torch.arange(num_roots)
-        return Plan(candidates[roots, best], scores[roots, best], (~is_finite).sum(dim=1))
+        return Plan(candidates[roots, best], scores.cpu()[roots, best], (~is_finite).sum(dim=1))
 
     def _draw(self, num_roots: int, num_actions: int) -> Int[Tensor, "B N T"]:
         shape = (num_roots, self.config.num_samples, self.config.horizon)

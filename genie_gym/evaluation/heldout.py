@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
+from genie_gym.data.batch import to_float
 from genie_gym.data.hdf5 import Recording, Rows
 from genie_gym.data.windows import EpisodeWindows
 from genie_gym.errors import ConfigError, DataError
@@ -20,6 +21,8 @@ from genie_gym.evaluation.objects import PongObjects, find_objects
 from genie_gym.models.world import World
 
 Report = dict[str, Any]
+NUM_TRANSITIONS = 512
+"""Transitions that the latent action model is judged on."""
 ROWS_AT_ONCE = 64
 """Rows whose next step is imagined together."""
 
@@ -61,7 +64,15 @@ def evaluate(world: World, path: Path, config: EvaluationConfig) -> Report:
         raise DataError(f"{path} is a video without actions; a world is judged on played games")
     rows = recording.load()
     report: Report = {
-        "data": {"path": str(path), "frames": len(rows.frames), "episodes": recording.num_episodes},
+        "data": {
+            "recording": path.name,
+            "frames": len(rows.frames),
+            "episodes": recording.num_episodes,
+        },
+            "recording": path.name,
+            "frames": len(rows.frames),
+            "episodes": recording.num_episodes,
+        },
         "reconstruction": reconstruction(world, rows, config),
         "rollout": rollouts(world, rows, config),
         "events": events(world, rows, config),
@@ -185,29 +196,24 @@ def latent_actions(world: World, rows: Rows, config: EvaluationConfig) -> Report
     """Return the code gain: error with shuffled codes over error with the inferred ones."""
     windows = EpisodeWindows(rows)
     rng = np.random.default_rng(config.seed)
-    length = max(world.config.lam.encoder.temporal_window, 2) + 2
-    starts = rng.choice(windows.valid_starts(length), 512)
-    frames = torch.from_numpy(windows.clip(starts, length).frames)
-    codes = world.infer_latent_actions(frames)[:, -1:]
-    shuffled = codes[
-        torch.randperm(len(codes), generator=torch.Generator().manual_seed(config.seed))
-    ]
-    history = torch.from_numpy(windows.clip(starts, length).frames)[:, -2:-1].to(world.device)
-    target = frames[:, -1:].float() / 255
+    lam = world.config.lam
+    length = max(lam.encoder.temporal_window, lam.decoder.temporal_window) + 2
+    starts = rng.choice(windows.valid_starts(length), NUM_TRANSITIONS)
+    frames = torch.from_numpy(windows.clip(starts, length).frames).to(world.device)
+    codes = world.infer_latent_actions(frames)
+    order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(config.seed))
+    real, target = to_float(frames[:, :-1]), to_float(frames[:, -1])
     with torch.inference_mode():
-        errors = [
-            float(
-                (world.stack.lam.predict(history.float() / 255, c).cpu() - target).square().mean()
-            )
-            for c in (codes, shuffled)
-        ]
-    usage = torch.bincount(codes.flatten().cpu(), minlength=world.num_latent_actions)
-    copy = float((history.cpu().float() / 255 - target).square().mean())
+        mse, shuffled_mse = (
+            float((world.stack.lam.predict(real, chosen)[:, -1] - target).square().mean())
+            for chosen in (codes, codes[order.to(codes.device)])
+        )
+    usage = torch.bincount(codes[:, -1].cpu(), minlength=world.num_latent_actions)
     return {
-        "mse": errors[0],
-        "shuffled_mse": errors[1],
-        "copy_mse": copy,
-        "code_gain": errors[1] / errors[0],
+        "mse": mse,
+        "shuffled_mse": shuffled_mse,
+        "copy_mse": float((real[:, -1] - target).square().mean()),
+        "code_gain": shuffled_mse / mse,
         "usage": (usage / usage.sum()).tolist(),
     }
 

@@ -113,6 +113,8 @@ def read_card(folder: Path) -> dict[str, Any]:
             f"{folder / CARD_FILE} has bundle version {card.get('bundle_version')}; this "
             f"genie_gym reads {BUNDLE_VERSION}. Upgrade genie_gym or export the world again"
         )
+    if missing := [key for key in ("config", "parts") if key not in card]:
+        raise WorldError(f"{folder / CARD_FILE} lacks {missing}. Export the world again")
     return card
 
 
@@ -147,7 +149,8 @@ def load_world(
     folder = find_bundle(world)
     card = read_card(folder)
     config = from_dict(StackConfig, card["config"], f"{folder / CARD_FILE}: config")
-    stack = GenieStack(config, generator=torch.Generator().manual_seed(0))
+    with torch.random.fork_rng(devices=[]):  # initial weights must not move the caller's numbers
+        stack = GenieStack(config, generator=torch.Generator().manual_seed(0))
     parts = frozenset(card["parts"])
     _load_weights(stack, parts, folder / WEIGHTS_FILE)
     stack.to(torch_device, DTYPES[dtype])
@@ -174,9 +177,12 @@ def choose_device(device: str) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise DeviceError(f"unknown device {device!r}. Take cpu, cuda, cuda:N or auto") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
+    if chosen.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device {device!r} is not supported. Take cpu, cuda, cuda:N or auto")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise DeviceError(
-            f"device {device!r} was asked for, but torch {torch.__version__} sees no CUDA GPU. "
+            f"device {device!r} was asked for, but torch {torch.__version__} sees "
+            f"{torch.cuda.device_count() or 'no'} CUDA GPU. "
             "Take --device cpu, or install a CUDA build of torch"
         )
     return chosen

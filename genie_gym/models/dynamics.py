@@ -59,12 +59,22 @@ class DynamicsConfig:
     """Share of a target that goes to its near codes."""
     num_maskgit_steps: int = 8
     """Default number of refinement steps a frame (25 in the paper)."""
+    sure_prob: float = 0.98
+    """Sampled tokens with at least this probability are revealed at once, ahead of the schedule;
+    the steps are left for those in doubt. 1 keeps to the schedule."""
     temperature: float = 1.0
     """Default sampling temperature; 0 takes the likeliest code."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("min_mask_rate", "latent_prob", "max_corruption", "nearness"):
+        if self.group_size < 1:
+            raise ConfigError(f"dynamics.group_size must be at least 1, got {self.group_size}")
+        if self.temperature < 0 or self.change_weight < 0:
+            raise ConfigError(
+                "dynamics.temperature and change_weight must be 0 or more, got "
+                f"{self.temperature} and {self.change_weight}"
+            )
+        for name in ("min_mask_rate", "latent_prob", "max_corruption", "nearness", "sure_prob"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"dynamics.{name} must lie in [0, 1], got {getattr(self, name)}")
         if self.transformer.temporal_window < 2:
@@ -177,7 +187,7 @@ class Dynamics(nn.Module):
         self.near_codes.copy_(distances.topk(self.near_codes.shape[1], largest=False).indices)
 
     def forward(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
-        """Return the loss on clips of tokens, and accuracies on hidden tokens."""
+        """Return the loss on clips of tokens, and weighted accuracies on the scored hidden ones."""
         assert batch.tokens is not None and batch.actions is not None
         targets, before = batch.tokens[:, 1:], batch.tokens[:, :-1]
         hidden = random_mask(tuple(targets.shape), self.config.min_mask_rate, self.generator)
@@ -195,11 +205,11 @@ class Dynamics(nn.Module):
         target_log_probs = log_probs.gather(-1, targets[:, None])[:, 0]
         near_log_probs = log_probs.gather(-1, self.near_codes[targets]).mean(-1)
         cross_entropy = -(1 - share) * target_log_probs - share * near_log_probs
-        loss = (weights * cross_entropy).sum() / weights.sum()
+        loss = (weights * cross_entropy).sum() / weights.sum().clamp(min=1)
 
         is_right = logits.argmax(-1) == targets
         metrics = {
-            "accuracy": ((weights * is_right).sum() / weights.sum()).item(),
+            "accuracy": ((weights * is_right).sum() / weights.sum().clamp(min=1)).item(),
             "changed_cross_entropy": -target_log_probs[changed].mean().nan_to_num().item(),
             "changed_accuracy": is_right[changed].float().mean().nan_to_num().item(),
         }
@@ -313,9 +323,11 @@ class Dynamics(nn.Module):
             step_draws = None if draws is None else draws[:, step]
             codes, confidence = sample_codes(logits, step_draws, temperature)
             tokens = torch.where(hidden, codes, tokens)
-            order = confidence.masked_fill(~hidden, torch.inf).argsort(-1, descending=True)
-            still_hidden = order[:, num_tokens - num_hidden(num_tokens, step, num_steps) :]
-            hidden = hidden & torch.zeros_like(hidden).scatter(1, still_hidden, True)
+            num_unsure = (hidden & (confidence < self.config.sure_prob)).sum(-1)
+            limit = num_hidden(num_tokens, step, num_steps)
+            num_left = torch.minimum(num_unsure, hidden.sum(-1) - 1).clamp(min=0, max=limit)
+            doubt_order = confidence.masked_fill(~hidden, torch.inf).argsort(-1).argsort(-1)
+            hidden = hidden & (doubt_order < num_left[:, None])
         return tokens
 
     def _draw_scored(

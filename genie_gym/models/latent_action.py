@@ -39,7 +39,7 @@ class LatentActionConfig:
     )
     """The codes; 8 in the paper."""
     change_weight: float = 10.0
-    """Extra weight of pixels that changed."""
+    """Extra weight of pixels that differ from a neighbouring frame."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -115,7 +115,7 @@ class LatentActionModel(nn.Module):
         nn.init.zeros_(self.to_patch.bias)
 
     def forward(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
-        """Return the loss on a batch of frames, and the code gain beside it.
+        """Return the loss on a batch of frames, in evaluation mode with the code gain beside it.
 
         `code_gain` is the squared error with codes shuffled between transitions over the error
         with the right ones: near 1 the code is ignored, whatever the codebook's use says.

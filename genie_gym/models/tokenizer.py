@@ -35,7 +35,7 @@ class TokenizerConfig:
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
     """The codebook between them."""
     change_weight: float = 10.0
-    """Extra weight of pixels that changed since the last frame: a ball is a handful of them."""
+    """Extra weight of pixels that differ from a neighbouring frame: a ball is a handful of them."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -78,7 +78,11 @@ def patch_projection(
     windows = torch.exp(-0.5 * ((pixels[:, None] - centres) / spacing) ** 2)
     colours = torch.eye(3)
     blurred = torch.einsum("pi,qj,cd->pqcijd", windows, windows, colours)
-    blurred = rearrange(blurred, "p q c i j d -> (p q c) (i j d)")[:, :code_dim]
+    blurred = rearrange(blurred, "p q c i j d -> (p q c) (i j d)")
+    num_blurred = code_dim // 2
+    if num_blurred < blurred.shape[1]:  # too few columns for every window: mix them
+        mix = torch.randn(blurred.shape[1], num_blurred, generator=generator)
+        blurred = blurred @ mix / num_blurred**0.5
     num_random = code_dim - blurred.shape[1]
     random = torch.randn(len(blurred), num_random, generator=generator)
     return torch.cat([BLUR_GAIN * blurred, random / max(num_random, 1) ** 0.5], dim=1)

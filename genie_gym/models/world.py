@@ -1,6 +1,7 @@
 """The whole stack behind a few calls: start or encode, step, decode; all batched, all tensors."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from genie_gym.errors import InvalidActionError, WorldError
 from genie_gym.models.reward import RewardPrediction
 from genie_gym.models.stack import GenieStack
 from genie_gym.nn.attention import TemporalCache
-from genie_gym.nn.masking import Generators
+from genie_gym.nn.masking import Generators, uniform
 
 ActionSource = Literal["real", "latent"]
 
@@ -133,14 +134,12 @@ class World:
         return self.stack.reward.classes
 
     @torch.inference_mode()
-    def start(
-        self, indices: Int[Tensor, " B"], generator: torch.Generator | None = None
-    ) -> WorldState:
+    def start(self, indices: Int[Tensor, " B"], generator: Generators | None = None) -> WorldState:
         """Return states at bundled start contexts.
 
         Args:
             indices: which context each row begins from; -1 draws one.
-            generator: draws the contexts of rows that ask for it.
+            generator: draws the contexts of rows that ask for it; one for all or one a row.
 
         Raises:
             WorldError: an index lies outside the bundled contexts, or one is to be drawn without
@@ -155,8 +154,8 @@ class World:
         if low == -1:
             if generator is None:
                 raise WorldError("start index -1 draws a context and needs a generator")
-            drawn = torch.randint(len(self.starts), indices.shape, generator=generator)
-            indices = torch.where(indices < 0, drawn.to(indices.device), indices)
+            draws = uniform((), len(indices), generator, indices.device)
+            indices = torch.where(indices < 0, (draws * len(self.starts)).long(), indices)
         indices = indices.to(self.device)
         return self._replay(self.starts.tokens[indices], self.starts.actions[indices], "real")
 
@@ -170,9 +169,11 @@ class World:
         """Return states after real frames and the actions between them; any T >= 1.
 
         Raises:
-            WorldError: the frames have another size than the world's.
+            WorldError: the frames are not uint8, or have another size than the world's.
             InvalidActionError: an action lies outside the action set.
         """
+        if frames.dtype != torch.uint8:
+            raise WorldError(f"frames must be uint8 in [0, 255], got {frames.dtype}")
         if tuple(frames.shape[2:]) != (self.config.height, self.config.width, 3):
             raise WorldError(
                 f"frames must be (B, T, {self.config.height}, {self.config.width}, 3), got "
@@ -220,12 +221,18 @@ class World:
                 f"list of {len(generator)}"
             )
         config = self.config.dynamics
+        num_steps = config.num_maskgit_steps if num_maskgit_steps is None else num_maskgit_steps
+        if num_steps < 1:
+            raise WorldError(f"num_maskgit_steps must be at least 1, got {num_steps}")
+        temperature = config.temperature if temperature is None else temperature
+        if not 0 <= temperature < math.inf:
+            raise WorldError(f"temperature must be a finite number of 0 or more, got {temperature}")
         rows, real_actions = self._action_rows(actions.to(self.device), source)
         tokens = self.stack.dynamics.sample(
             rows,
             state.dynamics,
-            num_steps=num_maskgit_steps or config.num_maskgit_steps,
-            temperature=config.temperature if temperature is None else temperature,
+            num_steps=num_steps,
+            temperature=temperature,
             generator=generator,
         )
         prediction, reward = self.stack.reward.step(tokens, real_actions, state.reward)

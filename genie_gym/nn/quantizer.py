@@ -22,9 +22,6 @@ class QuantizerConfig:
     """Pull of the encoder towards the codes it chose."""
     decay: float = 0.99
     """Decay of the moving averages, per training step."""
-    open_steps: int = 0
-    """First training batches whose vectors pass unquantized, so that the encoder finds its way
-    before codes are placed."""
     dead_usage: float = 0.003
     """A code whose average count a batch falls below this is placed anew."""
 
@@ -32,6 +29,8 @@ class QuantizerConfig:
         """Check the ranges."""
         if self.num_codes < 2:
             raise ConfigError(f"num_codes must be at least 2, got {self.num_codes}")
+        if self.code_dim < 1:
+            raise ConfigError(f"code_dim must be at least 1, got {self.code_dim}")
         if not 0 < self.decay < 1:
             raise ConfigError(f"decay must lie between 0 and 1, got {self.decay}")
 
@@ -65,7 +64,6 @@ class VectorQuantizer(nn.Module):
     codebook: Float[Tensor, "codes code_dim"]
     payload: Float[Tensor, "codes payload_dim"]
     usage: Float[Tensor, " codes"]
-    num_batches: Int[Tensor, ""]
 
     def __init__(
         self, config: QuantizerConfig, *, generator: torch.Generator, payload_dim: int = 0
@@ -78,7 +76,6 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("codebook", codebook)
         self.register_buffer("payload", torch.zeros(config.num_codes, payload_dim))
         self.register_buffer("usage", torch.zeros(config.num_codes))
-        self.register_buffer("num_batches", torch.tensor(0))
 
     def forward(
         self,
@@ -88,11 +85,7 @@ class VectorQuantizer(nn.Module):
         """Quantize; in training mode also move the codebook and its payload."""
         flat = vectors.detach().reshape(-1, self.config.code_dim).float()
         codes = self.nearest(flat)
-        if self.training:
-            self.num_batches.add_(1)
-            if self.num_batches <= self.config.open_steps:
-                zero = flat.new_zeros(())
-                return Quantized(vectors, codes.view(vectors.shape[:-1]), zero, zero)
+        if self.training and flat.isfinite().all():  # a diverged batch must not move the codes
             self._follow(flat, codes, payload)
 
         codes = codes.view(vectors.shape[:-1])

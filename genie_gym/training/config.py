@@ -1,5 +1,6 @@
 """What a run is made of: the stack, and how each part of it is trained."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -48,8 +49,14 @@ class StageConfig:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.clip_length < 2:
             raise ConfigError(f"clip_length must be at least 2 frames, got {self.clip_length}")
-        if self.learning_rate <= 0:
+        if not 0 < self.learning_rate < math.inf:
             raise ConfigError(f"learning_rate must be above 0, got {self.learning_rate}")
+        for name in ("min_learning_rate", "warmup_steps", "weight_decay", "max_grad_norm"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,3 +96,8 @@ class RunConfig:
             raise ConfigError(
                 f"validation_share must lie between 0 and 1, got {self.validation_share}"
             )
+        if self.seed < 0:
+            raise ConfigError(f"seed must be 0 or more, got {self.seed}")
+        for name in ("num_starts", "start_length"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")

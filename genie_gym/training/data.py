@@ -17,6 +17,7 @@ from genie_gym.data.batch import Batch, to_float
 from genie_gym.data.hdf5 import Recording, Rows
 from genie_gym.data.windows import EpisodeWindows
 from genie_gym.errors import ConfigError, DataError
+from genie_gym.games import game_of
 from genie_gym.models.latent_action import LatentActionModel
 from genie_gym.models.stack import StackConfig
 from genie_gym.models.tokenizer import Tokenizer
@@ -62,10 +63,11 @@ class TrainingData:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the rows, to tell recordings apart."""
+        """A hash of all actions and a thousand frames, to tell recordings apart."""
         digest = hashlib.sha256(self.rows.episode_ids.tobytes())
         assert self.rows.actions is not None
         digest.update(self.rows.actions.tobytes())
+        digest.update(self.rows.frames[:: max(len(self.rows.frames) // 1000, 1)].tobytes())
         return digest.hexdigest()[:16]
 
 
@@ -169,7 +171,7 @@ def _encode_episodes(
     module.eval()
     device = next(module.parameters()).device
     config = module.config.encoder
-    context = (max(config.temporal_window, min_window) - 1) * config.num_layers
+    context = max(config.temporal_window - 1, 0) * config.num_layers + min_window - 1
     # One array from the start: small results kept between large temporaries would fragment memory.
     results: Int[np.ndarray, "rows ..."] | None = None
     with tqdm(total=len(data.rows.frames), unit="frame", desc=what) as bar:
@@ -215,6 +217,11 @@ def _check_fits(recording: Recording, config: StackConfig, path: Path) -> None:
         )
     if not recording.has_actions or recording.action_meanings is None:
         raise DataError(f"{path} is a video without actions; train from a recording of a game")
+    game = game_of(str(recording.attributes["env_id"]))
+    if game != game_of(config.game):
+        raise ConfigError(
+            f"{path} was recorded in {game}, but stack.game is {config.game!r}. Set it to {game!r}"
+        )
     if len(recording.action_meanings) != config.num_actions:
         raise ConfigError(
             f"{path} was recorded with {len(recording.action_meanings)} actions, but "

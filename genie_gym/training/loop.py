@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from genie_gym.data.batch import Batch
@@ -79,6 +80,8 @@ def train(
         DivergedError: the loss or its gradient is not finite; the weights stay those before the
             step.
     """
+    # One process may train stages of different precision; accelerate keeps the first by default.
+    AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(mixed_precision=config.precision, cpu=device.type == "cpu")
     module = stage.module.to(device)
     optimizer = torch.optim.AdamW(

@@ -117,6 +117,8 @@ class RewardStage(ClipStage):
         assert data.rows.rewards is not None and data.rows.terminations is not None
         shown = [super(RewardStage, self).batch_at(step) for step in range(200)]
         num_classes = len(model.config.reward_classes)
+        assert data.rows.actions is not None
+        is_step = (data.rows.actions >= 0) & ~data.is_validation
 
         def shares(rewards: torch.Tensor, ends: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             classes = model.nearest_class(rewards)
@@ -128,7 +130,8 @@ class RewardStage(ClipStage):
                 torch.cat([b.terminations for b in shown if b.terminations is not None]),
             ),
             recorded=shares(
-                torch.from_numpy(data.rows.rewards), torch.from_numpy(data.rows.terminations)
+                torch.from_numpy(data.rows.rewards[is_step]),
+                torch.from_numpy(data.rows.terminations[is_step]),
             ),
         )
 

@@ -101,7 +101,7 @@ def test_the_report_has_every_figure_in_its_range(world, tmp_path):
     record("Pong", tmp_path, steps=120, seed=1, policy="random", progress=False)
     report = evaluate(world, tmp_path, SMALL)
     assert set(report) == {"data", "reconstruction", "rollout", "events", "latent_actions"}
-    assert report["data"] == {"path": str(tmp_path), "frames": 121, "episodes": 1}
+    assert report["data"] == {"recording": tmp_path.name, "frames": 121, "episodes": 1}
     assert report["rollout"]["windows"] == 4
     assert list(report["rollout"]["by_step"]) == [1, 2]
     for figures in report["rollout"]["by_step"].values():
