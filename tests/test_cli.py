@@ -285,7 +285,10 @@ def test_the_command_exits_with_2_and_one_line(tmp_path):
 def test_ctrl_c_exits_with_130_without_a_traceback(tmp_path):
     command = [sys.executable, "-m", "genie_gym.cli", "collect", "Pong", "--steps", "1000000"]
     process = subprocess.Popen(
-        [*command, "--policy", "random", "--out", str(tmp_path)], stderr=subprocess.PIPE
+        [*command, "--policy", "random", "--out", str(tmp_path)],
+        stderr=subprocess.PIPE,
+        # A job started in the background may have inherited that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     # The progress bar has begun: the recording is under way.
     seen = b""

@@ -198,7 +198,7 @@ class Dynamics(nn.Module):
         changed = targets != before
         scored, weights = self._draw_scored(hidden, changed)
         targets, changed = targets[scored], changed[scored]
-        logits = self._to_logits(features[scored])
+        logits = self._to_logits(features[scored], self.code_embeddings())
 
         log_probs = logits.float().log_softmax(-1)
         share = self.config.nearness
@@ -230,7 +230,8 @@ class Dynamics(nn.Module):
             hidden: which target tokens to predict.
             actions: rows of the action table; `actions[:, t]` led to frame t.
         """
-        return self._to_logits(self._two_stream_features(past, targets, hidden, actions))
+        features = self._two_stream_features(past, targets, hidden, actions)
+        return self._to_logits(features, self.code_embeddings())
 
     def _two_stream_features(
         self,
@@ -281,12 +282,19 @@ class Dynamics(nn.Module):
         hidden: Bool[Tensor, "B S"],
         actions: Int[Tensor, " B"],
         cache: TemporalCache,
+        table: Float[Tensor, "codes D"] | None = None,
     ) -> Float[Tensor, "B S codes"]:
-        """Return logits of a partly hidden next frame, reached by `actions` (table rows)."""
-        revealed = torch.where(hidden[..., None], self.mask_token, self._embed_tokens(tokens))
+        """Return logits of a partly hidden next frame, reached by `actions` (table rows).
+
+        Several calls may share one `table` of `code_embeddings()`.
+        """
+        if table is None:
+            table = self.code_embeddings()
+        known = F.embedding(tokens, table)
+        revealed = torch.where(hidden[..., None], self.mask_token, known)
         embedded = self._embed(revealed[:, None], actions[:, None])[:, 0]
         features, _ = self.transformer.step(embedded, cache, is_kept=False)
-        return self._to_logits(self._split_groups(features[:, None]))[:, 0]
+        return self._to_logits(self._split_groups(features[:, None])[:, 0], table)
 
     def sample(
         self,
@@ -318,8 +326,9 @@ class Dynamics(nn.Module):
         draws = None
         if generator is not None and temperature > 0:
             draws = uniform((num_steps, num_tokens), batch_size, generator, actions.device)
+        table = self.code_embeddings()
         for step in range(num_steps):
-            logits = self.step_logits(tokens, hidden, actions, cache)
+            logits = self.step_logits(tokens, hidden, actions, cache, table)
             step_draws = None if draws is None else draws[:, step]
             codes, confidence = sample_codes(logits, step_draws, temperature)
             tokens = torch.where(hidden, codes, tokens)
@@ -365,12 +374,13 @@ class Dynamics(nn.Module):
         wrong = torch.where((draws < rate / 2).to(device), near, tokens[order])
         return torch.where((draws < rate).to(device), wrong, tokens)
 
-    def _code_embeddings(self) -> Float[Tensor, "codes D"]:
+    def code_embeddings(self) -> Float[Tensor, "codes D"]:
+        """Return the embedding of every code, in and out."""
         out: Tensor = self.embed_code(self.codebook) + self.code_offset
         return out
 
     def _embed_tokens(self, tokens: Int[Tensor, "*batch S"]) -> Float[Tensor, "*batch S D"]:
-        return F.embedding(tokens, self._code_embeddings())
+        return F.embedding(tokens, self.code_embeddings())
 
     def _embed(
         self, embedded: Float[Tensor, "B T S D"], actions: Int[Tensor, "B T"]
@@ -385,7 +395,8 @@ class Dynamics(nn.Module):
     def _split_groups(self, features: Float[Tensor, "B T positions D"]) -> Float[Tensor, "B T S D"]:
         return self.grid.split(self.to_embeddings(features[:, :, -self.grid.num_groups :]))
 
-    def _to_logits(self, features: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch codes"]:
-        embeddings = self._code_embeddings()
-        out: Tensor = features @ embeddings.T / features.shape[-1] ** 0.5 + self.code_bias
+    def _to_logits(
+        self, features: Float[Tensor, "*batch D"], table: Float[Tensor, "codes D"]
+    ) -> Float[Tensor, "*batch codes"]:
+        out: Tensor = features @ table.T / features.shape[-1] ** 0.5 + self.code_bias
         return out
