@@ -36,7 +36,7 @@ def tiny_config():
         lam=LatentActionConfig(
             encoder=transformer(2),
             decoder=transformer(1),
-            quantizer=QuantizerConfig(num_codes=8, code_dim=8),
+            quantizer=QuantizerConfig(num_codes=8, code_dim=12),
         ),
         dynamics=DynamicsConfig(transformer=transformer(4), num_maskgit_steps=2),
         reward=RewardConfig(transformer=transformer(2)),
