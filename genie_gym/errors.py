@@ -36,10 +36,6 @@ class InvalidActionError(GenieError, ValueError):
     """Raised when an action lies outside the action space."""
 
 
-class GenieWarning(UserWarning):
-    """Raised as a warning when a run goes on but its result may not be what was asked for."""
-
-
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the nearest known name, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1)

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 
 from genie_gym.data.batch import Batch
 from genie_gym.errors import DivergedError
+from genie_gym.models.tokenizer import Metrics
 from genie_gym.training.checkpoint import Checkpoint, Checkpoints
 from genie_gym.training.config import StageConfig
-
-Metrics = dict[str, float]
 
 
 @runtime_checkable
