@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from genie_gym.config import from_dict, load_yaml, to_dict
 from genie_gym.errors import ConfigError, DeviceError, WorldError, did_you_mean
+from genie_gym.games import GAMES
 from genie_gym.models.stack import STAGES, GenieStack, StackConfig
 from genie_gym.models.world import Starts, World
 
@@ -86,10 +87,19 @@ def find_bundle(world: str | Path) -> Path:
     known = packaged_worlds()
     raise WorldError(
         f"no world {name!r}: no {CARD_FILE} in {[str(folder) for folder in candidates]}."
-        f"{did_you_mean(name, known)} Packaged: {known}. Train one: "
-        "genie-gym collect ALE/<Game>-v5 --out data/x --steps 300000 && genie-gym train "
-        "--config configs/pong.yaml --data data/x --out runs/x && genie-gym export runs/x "
-        "--out worlds/x"
+        f"{did_you_mean(name, known)} Packaged: {known}. Train one: {_training_commands(name)}"
+    )
+
+
+def _training_commands(name: str) -> str:
+    """Return the shell line that makes a world of the game that the name means, else of Pong."""
+    game = next((game for game in GAMES if game.lower() == name.lower()), "Pong")
+    short = game.lower()
+    override = "" if game == "Pong" else f" stack.game={game}"
+    return (
+        f"genie-gym collect ALE/{game}-v5 --out data/{short} --steps 300000 && "
+        f"genie-gym train --config configs/pong.yaml --data data/{short} --out runs/{short}"
+        f"{override} && genie-gym export runs/{short} --out worlds/{short}"
     )
 
 

@@ -6,9 +6,12 @@
   training as it is in use, the ring cache is exact.
 - Token embeddings, in and out, start from the codebook, so that near codes have near embeddings
   and share probability.
+- A hidden token is embedded as the last frame's token at its place, marked as hidden, and that
+  token's logit gets a learned bonus: most of a frame is copied, so the network learns the change.
 - Past tokens are sometimes wrong in training, so that a wrong one in a rollout does not spread.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -22,7 +25,17 @@ from genie_gym.data.batch import Batch
 from genie_gym.errors import ConfigError
 from genie_gym.models.tokenizer import Metrics
 from genie_gym.nn.attention import TemporalCache
-from genie_gym.nn.masking import Generators, num_hidden, random_mask, sample_codes, uniform
+from genie_gym.nn.masking import (
+    Generators,
+    corrupt,
+    draw_scored,
+    num_hidden,
+    random_mask,
+    sample_codes,
+    uniform,
+)
+from genie_gym.nn.patches import TokenGrid
+from genie_gym.nn.quantizer import whiten
 from genie_gym.nn.transformer import (
     SpatialPositions,
     STTransformer,
@@ -30,8 +43,8 @@ from genie_gym.nn.transformer import (
     causal_window_mask,
 )
 
-STILL_SHARE = 0.25
-"""Share of unchanged tokens that are scored in training; logits are a third of a step's cost."""
+COPY_ODDS = 20.0
+"""Odds that a token stays as it was, before anything is learned."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +64,10 @@ class DynamicsConfig:
     """Share of training clips that are driven by latent actions instead of real ones."""
     max_corruption: float = 0.15
     """Highest share of past tokens replaced by wrong ones; drawn per clip from 0 to this."""
+    rehearsal_share: float = 0.0
+    """Share of training clips that are first run without gradient as they will be in use: some of
+    their past frames become the network's own parallel guesses, and only tokens in doubt, those
+    below `sure_prob`, are hidden."""
     change_weight: float = 5.0
     """Extra weight of tokens that differ from the last frame's."""
     num_near_codes: int = 8
@@ -74,7 +91,8 @@ class DynamicsConfig:
                 "dynamics.temperature and change_weight must be 0 or more, got "
                 f"{self.temperature} and {self.change_weight}"
             )
-        for name in ("min_mask_rate", "latent_prob", "max_corruption", "nearness", "sure_prob"):
+        shares = ("min_mask_rate", "latent_prob", "max_corruption", "rehearsal_share", "nearness")
+        for name in (*shares, "sure_prob"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"dynamics.{name} must lie in [0, 1], got {getattr(self, name)}")
         if self.transformer.temporal_window < 2:
@@ -86,57 +104,13 @@ class DynamicsConfig:
             raise ConfigError("dynamics.num_maskgit_steps and num_near_codes must be at least 1")
 
 
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """Tokens of a frame, and the square groups they form."""
-
-    rows: int
-    columns: int
-    group_size: int
-
-    def __post_init__(self) -> None:
-        """Check that groups fill the frame."""
-        if self.rows % self.group_size or self.columns % self.group_size:
-            raise ConfigError(
-                f"dynamics.group_size must divide the {self.rows} x {self.columns} tokens of a "
-                f"frame, got {self.group_size}"
-            )
-
-    @property
-    def group_rows(self) -> int:
-        """Rows of groups."""
-        return self.rows // self.group_size
-
-    @property
-    def group_columns(self) -> int:
-        """Columns of groups."""
-        return self.columns // self.group_size
-
-    @property
-    def num_groups(self) -> int:
-        """Groups a frame."""
-        return self.group_rows * self.group_columns
-
-    def join(self, x: Float[Tensor, "B T S D"]) -> Float[Tensor, "B T groups joined"]:
-        """Put the features of a group's tokens side by side."""
-        pattern = "B T (h g w k) D -> B T (h w) (g k D)"
-        sizes = {"h": self.group_rows, "g": self.group_size, "k": self.group_size}
-        return rearrange(x, pattern, **sizes)
-
-    def split(self, x: Float[Tensor, "B T groups joined"]) -> Float[Tensor, "B T S D"]:
-        """Give every token its part back."""
-        pattern = "B T (h w) (g k D) -> B T (h g w k) D"
-        sizes = {"h": self.group_rows, "g": self.group_size, "k": self.group_size}
-        return rearrange(x, pattern, **sizes)
-
-
 class Dynamics(nn.Module):
     """Predicts tokens of frame t + 1 from tokens up to t and the action taken at t.
 
     Source:
         Bruce et al. 2024, "Genie", section 2.1 and Chang et al. 2022, "MaskGIT". Ours: the two
-        streams (the paper masks every frame of the input), embeddings from the codebook, wrong
-        past tokens as in 1X's world model challenge code, and real actions beside latent ones.
+        streams (the paper masks every frame of the input), embeddings from the codebook, copying,
+        clips trained on as they are in use, and real actions beside latent ones.
     """
 
     codebook: Float[Tensor, "codes code_dim"]
@@ -158,7 +132,7 @@ class Dynamics(nn.Module):
         self.config = config
         self.generator = generator
         self.num_tokens = rows * columns
-        self.grid = Grid(rows, columns, config.group_size)
+        self.grid = TokenGrid(rows, columns, config.group_size)
         self.num_actions, self.num_latent_actions = num_actions, num_latent_actions
         dim = config.transformer.dim
         self.register_buffer("codebook", torch.zeros_like(codebook), persistent=False)
@@ -170,20 +144,21 @@ class Dynamics(nn.Module):
         self.embed_code = nn.Linear(codebook.shape[1], dim)
         self.code_offset = nn.Parameter(torch.randn(len(codebook), dim) * 0.02)
         self.code_bias = nn.Parameter(torch.zeros(len(codebook)))
-        self.mask_token = nn.Parameter(torch.randn(dim) * 0.02)
+        self.mask_token = nn.Parameter(torch.randn(dim) * 0.5)
         # One table: no action known, then the real actions, then the latent ones.
         self.embed_action = nn.Embedding(1 + num_actions + num_latent_actions, dim)
         self.join_group = nn.Linear(config.group_size**2 * dim, dim)
         self.positions = SpatialPositions(self.grid.group_rows, self.grid.group_columns, dim)
         self.transformer = STTransformer(config.transformer)
         self.to_embeddings = nn.Linear(dim, config.group_size**2 * dim)
+        self.to_copy = nn.Linear(dim, 1)
+        nn.init.constant_(self.to_copy.bias, math.log(COPY_ODDS * len(codebook)))
 
     @torch.no_grad()
     def set_codebook(self, codebook: Float[Tensor, "codes code_dim"]) -> None:
-        """Take over a trained codebook; its spread is scaled to one."""
-        centred = codebook - codebook.mean(0)
-        self.codebook.copy_(centred / centred.std().clamp(min=1e-8))
-        distances = torch.cdist(self.codebook, self.codebook)
+        """Take over a trained codebook, whitened."""
+        self.codebook.copy_(whiten(codebook))
+        distances = torch.cdist(codebook, codebook)
         self.near_codes.copy_(distances.topk(self.near_codes.shape[1], largest=False).indices)
 
     def forward(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
@@ -191,20 +166,22 @@ class Dynamics(nn.Module):
         assert batch.tokens is not None and batch.actions is not None
         targets, before = batch.tokens[:, 1:], batch.tokens[:, :-1]
         hidden = random_mask(tuple(targets.shape), self.config.min_mask_rate, self.generator)
-        hidden = hidden.to(targets.device)
-        features = self._two_stream_features(
-            self._corrupt(before), targets, hidden, self._draw_actions(batch)
-        )
+        hidden, past, actions = hidden.to(targets.device), before, self._draw_actions(batch)
+        if self.training:
+            past = corrupt(before, self.near_codes, self.config.max_corruption, self.generator)
+            past, hidden = self._rehearse(past, targets, hidden, actions)
+        features = self._two_stream_features(past, targets, hidden, actions)
         changed = targets != before
-        scored, weights = self._draw_scored(hidden, changed)
+        scored, weights = draw_scored(hidden, changed, self.config.change_weight, self.generator)
         targets, changed = targets[scored], changed[scored]
-        logits = self._to_logits(features[scored], self.code_embeddings())
+        logits = self._to_logits(features[scored], past[scored], self.code_embeddings())
 
         log_probs = logits.float().log_softmax(-1)
-        share = self.config.nearness
-        target_log_probs = log_probs.gather(-1, targets[:, None])[:, 0]
-        near_log_probs = log_probs.gather(-1, self.near_codes[targets]).mean(-1)
-        cross_entropy = -(1 - share) * target_log_probs - share * near_log_probs
+        # One gather, since its gradient is as large as the logits.
+        shared = torch.cat([targets[:, None], self.near_codes[targets]], dim=1)
+        target_log_probs, near_log_probs = log_probs.gather(-1, shared).tensor_split([1], dim=1)
+        target_log_probs, share = target_log_probs[:, 0], self.config.nearness
+        cross_entropy = -(1 - share) * target_log_probs - share * near_log_probs.mean(-1)
         loss = (weights * cross_entropy).sum() / weights.sum().clamp(min=1)
 
         is_right = logits.argmax(-1) == targets
@@ -231,7 +208,7 @@ class Dynamics(nn.Module):
             actions: rows of the action table; `actions[:, t]` led to frame t.
         """
         features = self._two_stream_features(past, targets, hidden, actions)
-        return self._to_logits(features, self.code_embeddings())
+        return self._to_logits(features, past, self.code_embeddings())
 
     def _two_stream_features(
         self,
@@ -241,9 +218,9 @@ class Dynamics(nn.Module):
         actions: Int[Tensor, "B T+1"],
     ) -> Float[Tensor, "B T S D"]:
         num_frames = past.shape[1]
-        whole = self._embed(self._embed_tokens(past), actions[:, :-1])
-        revealed = torch.where(hidden[..., None], self.mask_token, self._embed_tokens(targets))
-        masked = self._embed(revealed, actions[:, 1:])
+        table = self.code_embeddings()
+        whole = self._embed(F.embedding(past, table), actions[:, :-1])
+        masked = self._embed(self._embed_partly(targets, hidden, past, table), actions[:, 1:])
 
         times = torch.arange(num_frames, device=past.device)
         positions = torch.cat([times, times + 1])
@@ -273,31 +250,34 @@ class Dynamics(nn.Module):
         self, tokens: Int[Tensor, "B S"], actions: Int[Tensor, " B"], cache: TemporalCache
     ) -> TemporalCache:
         """Return the cache with one more whole frame; `actions` (table rows) led to it."""
-        embedded = self._embed(self._embed_tokens(tokens[:, None]), actions[:, None])[:, 0]
+        embedded = F.embedding(tokens[:, None], self.code_embeddings())
+        embedded = self._embed(embedded, actions[:, None])[:, 0]
         return self.transformer.step(embedded, cache)[1]
 
     def step_logits(
         self,
         tokens: Int[Tensor, "B S"],
         hidden: Bool[Tensor, "B S"],
+        last: Int[Tensor, "B S"],
         actions: Int[Tensor, " B"],
         cache: TemporalCache,
         table: Float[Tensor, "codes D"] | None = None,
     ) -> Float[Tensor, "B S codes"]:
         """Return logits of a partly hidden next frame, reached by `actions` (table rows).
 
-        Several calls may share one `table` of `code_embeddings()`.
+        `last` is the newest frame of the cache. Several calls may share one `table` of
+        `code_embeddings()`.
         """
         if table is None:
             table = self.code_embeddings()
-        known = F.embedding(tokens, table)
-        revealed = torch.where(hidden[..., None], self.mask_token, known)
-        embedded = self._embed(revealed[:, None], actions[:, None])[:, 0]
+        embedded = self._embed_partly(tokens, hidden, last, table)[:, None]
+        embedded = self._embed(embedded, actions[:, None])[:, 0]
         features, _ = self.transformer.step(embedded, cache, is_kept=False)
-        return self._to_logits(self._split_groups(features[:, None])[:, 0], table)
+        return self._to_logits(self._split_groups(features[:, None])[:, 0], last, table)
 
     def sample(
         self,
+        last: Int[Tensor, "B S"],
         actions: Int[Tensor, " B"],
         cache: TemporalCache,
         *,
@@ -309,6 +289,7 @@ class Dynamics(nn.Module):
         """Return the tokens of the next frame, revealed over `num_steps` confident ones first.
 
         Args:
+            last: tokens of the newest frame of the cache.
             actions: rows of the action table.
             cache: the past; not changed.
             num_steps: refinement steps; at most one a token is of use.
@@ -328,7 +309,7 @@ class Dynamics(nn.Module):
             draws = uniform((num_steps, num_tokens), batch_size, generator, actions.device)
         table = self.code_embeddings()
         for step in range(num_steps):
-            logits = self.step_logits(tokens, hidden, actions, cache, table)
+            logits = self.step_logits(tokens, hidden, last, actions, cache, table)
             step_draws = None if draws is None else draws[:, step]
             codes, confidence = sample_codes(logits, step_draws, temperature)
             tokens = torch.where(hidden, codes, tokens)
@@ -337,19 +318,9 @@ class Dynamics(nn.Module):
             num_left = torch.minimum(num_unsure, hidden.sum(-1) - 1).clamp(min=0, max=limit)
             doubt_order = confidence.masked_fill(~hidden, torch.inf).argsort(-1).argsort(-1)
             hidden = hidden & (doubt_order < num_left[:, None])
+            if not hidden.any():  # waits for a GPU, but a pass costs more
+                break
         return tokens
-
-    def _draw_scored(
-        self, hidden: Bool[Tensor, "B T S"], changed: Bool[Tensor, "B T S"]
-    ) -> tuple[Bool[Tensor, "B T S"], Float[Tensor, " scored"]]:
-        """Return which hidden tokens count, and their weights.
-
-        Of tokens that stay as they were, most of a frame, a part is drawn to stand for all.
-        """
-        draws = torch.rand(hidden.shape, generator=self.generator).to(hidden.device)
-        scored = hidden & (changed | (draws < STILL_SHARE))
-        weights = torch.where(changed, 1 + self.config.change_weight, 1 / STILL_SHARE)
-        return scored, weights[scored]
 
     def _draw_actions(self, batch: Batch) -> Int[Tensor, "B T"]:
         assert batch.actions is not None
@@ -360,27 +331,54 @@ class Dynamics(nn.Module):
             rows = torch.where(draws < self.config.latent_prob, latent, rows)
         return F.pad(rows, (1, 0), value=0)
 
-    def _corrupt(self, tokens: Int[Tensor, "B T S"]) -> Int[Tensor, "B T S"]:
-        """Replace some tokens by a near code or by another clip's token at the same place."""
-        if not self.training or self.config.max_corruption == 0:
-            return tokens
-        device = tokens.device
-        rate = torch.rand(len(tokens), 1, 1, generator=self.generator) * self.config.max_corruption
-        draws = torch.rand(tokens.shape, generator=self.generator)
-        num_near = self.near_codes.shape[1]
-        pick = torch.randint(num_near, tokens.shape, generator=self.generator).to(device)
-        near = self.near_codes[tokens].gather(-1, pick[..., None])[..., 0]
-        order = torch.randperm(len(tokens), generator=self.generator).to(device)
-        wrong = torch.where((draws < rate / 2).to(device), near, tokens[order])
-        return torch.where((draws < rate).to(device), wrong, tokens)
+    @torch.no_grad()
+    def _rehearse(
+        self,
+        past: Int[Tensor, "B T S"],
+        targets: Int[Tensor, "B T S"],
+        hidden: Bool[Tensor, "B T S"],
+        actions: Int[Tensor, "B T+1"],
+    ) -> tuple[Int[Tensor, "B T S"], Bool[Tensor, "B T S"]]:
+        """Bring a share of the clips into the state they will have in use.
+
+        There the past is the network's own work, a lost ball included, and after the first
+        refinement step only tokens in doubt are hidden.
+        """
+        num_clips = round(self.config.rehearsal_share * len(past))
+        if num_clips == 0:
+            return past, hidden
+        arguments = (x[:num_clips] for x in (past, targets, torch.ones_like(hidden), actions))
+        probs, guesses = self.two_stream_logits(*arguments).float().softmax(-1).max(-1)
+
+        def draw(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=self.generator).to(past.device)
+
+        num_frames = past.shape[1]
+        is_own = draw(num_clips, num_frames - 1, 1) < draw(num_clips, 1, 1)
+        own = torch.where(is_own, guesses[:, :-1], past[:num_clips, 1:])
+        is_hidden = (probs < self.config.sure_prob) & (
+            draw(*probs.shape) < draw(num_clips, num_frames, 1)
+        )
+        is_least_sure = probs == probs.amin(-1, keepdim=True)
+        past, hidden = past.clone(), hidden.clone()
+        past[:num_clips, 1:], hidden[:num_clips] = own, is_hidden | is_least_sure
+        return past, hidden
 
     def code_embeddings(self) -> Float[Tensor, "codes D"]:
         """Return the embedding of every code, in and out."""
         out: Tensor = self.embed_code(self.codebook) + self.code_offset
         return out
 
-    def _embed_tokens(self, tokens: Int[Tensor, "*batch S"]) -> Float[Tensor, "*batch S D"]:
-        return F.embedding(tokens, self.code_embeddings())
+    def _embed_partly(
+        self,
+        tokens: Int[Tensor, "*batch S"],
+        hidden: Bool[Tensor, "*batch S"],
+        last: Int[Tensor, "*batch S"],
+        table: Float[Tensor, "codes D"],
+    ) -> Float[Tensor, "*batch S D"]:
+        """Embed a partly hidden frame: what is hidden as it was in the last frame, and marked."""
+        embedded = F.embedding(torch.where(hidden, last, tokens), table)
+        return embedded + hidden[..., None] * self.mask_token
 
     def _embed(
         self, embedded: Float[Tensor, "B T S D"], actions: Int[Tensor, "B T"]
@@ -396,7 +394,10 @@ class Dynamics(nn.Module):
         return self.grid.split(self.to_embeddings(features[:, :, -self.grid.num_groups :]))
 
     def _to_logits(
-        self, features: Float[Tensor, "*batch D"], table: Float[Tensor, "codes D"]
+        self,
+        features: Float[Tensor, "*batch D"],
+        last: Int[Tensor, "*batch"],
+        table: Float[Tensor, "codes D"],
     ) -> Float[Tensor, "*batch codes"]:
-        out: Tensor = features @ table.T / features.shape[-1] ** 0.5 + self.code_bias
-        return out
+        logits = F.linear(features / features.shape[-1] ** 0.5, table, self.code_bias)
+        return logits.scatter_add(-1, last[..., None], self.to_copy(features).to(logits))

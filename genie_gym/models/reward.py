@@ -12,6 +12,7 @@ from genie_gym.data.batch import Batch
 from genie_gym.errors import ConfigError
 from genie_gym.models.tokenizer import Metrics
 from genie_gym.nn.attention import TemporalCache
+from genie_gym.nn.quantizer import whiten
 from genie_gym.nn.transformer import SpatialPositions, STTransformer, TransformerConfig
 
 
@@ -116,9 +117,8 @@ class RewardModel(nn.Module):
 
     @torch.no_grad()
     def set_codebook(self, codebook: Float[Tensor, "codes code_dim"]) -> None:
-        """Take over a trained codebook; its spread is scaled to one."""
-        centred = codebook - codebook.mean(0)
-        self.codebook.copy_(centred / centred.std().clamp(min=1e-8))
+        """Take over a trained codebook, whitened."""
+        self.codebook.copy_(whiten(codebook))
 
     def nearest_class(self, rewards: Float[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
         """Return the index of the class nearest to each reward."""

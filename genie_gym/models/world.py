@@ -229,6 +229,7 @@ class World:
             raise WorldError(f"temperature must be a finite number of 0 or more, got {temperature}")
         rows, real_actions = self._action_rows(actions.to(self.device), source)
         tokens = self.stack.dynamics.sample(
+            state.tokens,
             rows,
             state.dynamics,
             num_steps=num_steps,

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 ROTARY_BASE = 100.0
 """Longest wavelength over shortest; windows are tens of frames, not thousands of words."""
@@ -64,7 +63,7 @@ def rotate(
     exponents = torch.arange(half, device=x.device, dtype=torch.float64) / half
     angles = positions[..., None].double() * ROTARY_BASE**-exponents
     cos, sin = angles.cos().to(x.dtype)[:, None], angles.sin().to(x.dtype)[:, None]
-    first, second = x[..., :half], x[..., half:]
+    first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
 
 
@@ -76,9 +75,12 @@ def attend(
 ) -> Float[Tensor, "rows heads T head_dim"]:
     """Return scaled dot-product attention; True in the mask lets a query look at a key."""
     if query.device.type == "cpu":
-        # Its fused kernel takes 7 times as long in bfloat16 at a frame's 16 tokens.
-        with sdpa_kernel(SDPBackend.MATH):
-            return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        # The CPU's fused kernel is 10 times as fast in float32 as in bfloat16 at 16 tokens.
+        with torch.autocast("cpu", enabled=False):
+            attended = F.scaled_dot_product_attention(
+                query.float(), key.float(), value.float(), attn_mask=mask
+            )
+        return attended.to(query.dtype)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 

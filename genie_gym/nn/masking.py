@@ -1,4 +1,4 @@
-"""MaskGIT: which tokens are hidden in training, and in which order sampling reveals them.
+"""MaskGIT: which tokens training hides, spoils and scores, and in which order sampling reveals.
 
 Source:
     Chang et al. 2022, "MaskGIT", sections 3.1 and 3.2.
@@ -11,6 +11,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+STILL_SHARE = 0.125
+"""Share of unchanged tokens that are scored in training; logits are a third of a step's cost."""
+RARE_CHANGE = 0.01
+"""Rate of change, per place and step, below which a change is not weighted up any more."""
 Generators = torch.Generator | Sequence[torch.Generator]
 """One generator for the whole batch, or one a row."""
 
@@ -28,6 +32,51 @@ def random_mask(
     )
     draws = torch.rand(shape, generator=generator, device=device)
     return (draws < rate) | (draws == draws.amin(-1, keepdim=True))
+
+
+def corrupt(
+    tokens: Int[Tensor, "B T S"],
+    near_codes: Int[Tensor, "codes near"],
+    max_rate: float,
+    generator: torch.Generator,
+) -> Int[Tensor, "B T S"]:
+    """Replace some tokens by a near code or by another clip's token at the same place.
+
+    Every clip has its own rate, drawn from 0 to `max_rate`.
+
+    Source:
+        Wrong past tokens against drift: 1X's world model challenge code.
+    """
+
+    def draw(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator).to(tokens.device)
+
+    rate, draws = draw(len(tokens), 1, 1) * max_rate, draw(*tokens.shape)
+    pick = torch.randint(near_codes.shape[1], tokens.shape, generator=generator)
+    near = near_codes[tokens].gather(-1, pick.to(tokens.device)[..., None])[..., 0]
+    order = torch.randperm(len(tokens), generator=generator).to(tokens.device)
+    wrong = torch.where(draws < rate / 2, near, tokens[order])
+    return torch.where(draws < rate, wrong, tokens)
+
+
+def draw_scored(
+    hidden: Bool[Tensor, "B T S"],
+    changed: Bool[Tensor, "B T S"],
+    change_weight: float,
+    generator: torch.Generator,
+) -> tuple[Bool[Tensor, "B T S"], Float[Tensor, " scored"]]:
+    """Return which hidden tokens count, and their weights.
+
+    Of tokens that stay as they were, most of a frame, a part is drawn to stand for all: each
+    weighs 1 in all. A change weighs `1 + change_weight` on average, and the more the rarer it is
+    at its place, so that a ball counts beside paddles that move all the time.
+    """
+    draws = torch.rand(hidden.shape, generator=generator).to(hidden.device)
+    scored = hidden & (changed | (draws < STILL_SHARE))
+    rarity = (changed.float().mean((0, 1)) + RARE_CHANGE).rsqrt().expand(changed.shape)
+    rarity = rarity / rarity[changed].mean()
+    weights = torch.where(changed, 1 + change_weight * rarity, 1 / STILL_SHARE)
+    return scored, weights[scored]
 
 
 def num_hidden(num_tokens: int, step: int, num_steps: int) -> int:

@@ -1,11 +1,14 @@
-"""Frames to patches and back; sizes that the patch does not divide are padded and cropped again."""
+"""Frames to patches and back, and groups of a frame's tokens."""
 
 import math
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
+
+from genie_gym.errors import ConfigError
 
 
 def grid_size(height: int, width: int, patch_size: int) -> tuple[int, int]:
@@ -43,3 +46,47 @@ def unpatchify(
     pattern = "B T (h w) (p q C) -> B T (h p) (w q) C"
     frames = rearrange(patches, pattern, h=rows, w=columns, p=patch_size, q=patch_size)
     return frames[:, :, :height, :width]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenGrid:
+    """Tokens of a frame, and the square groups they form."""
+
+    rows: int
+    columns: int
+    group_size: int
+
+    def __post_init__(self) -> None:
+        """Check that groups fill the frame."""
+        if self.rows % self.group_size or self.columns % self.group_size:
+            raise ConfigError(
+                f"group_size must divide the {self.rows} x {self.columns} tokens of a "
+                f"frame, got {self.group_size}"
+            )
+
+    @property
+    def group_rows(self) -> int:
+        """Rows of groups."""
+        return self.rows // self.group_size
+
+    @property
+    def group_columns(self) -> int:
+        """Columns of groups."""
+        return self.columns // self.group_size
+
+    @property
+    def num_groups(self) -> int:
+        """Groups a frame."""
+        return self.group_rows * self.group_columns
+
+    def join(self, x: Float[Tensor, "B T S D"]) -> Float[Tensor, "B T groups joined"]:
+        """Put the features of a group's tokens side by side."""
+        pattern = "B T (h g w k) D -> B T (h w) (g k D)"
+        sizes = {"h": self.group_rows, "g": self.group_size, "k": self.group_size}
+        return rearrange(x, pattern, **sizes)
+
+    def split(self, x: Float[Tensor, "B T groups joined"]) -> Float[Tensor, "B T S D"]:
+        """Give every token its part back."""
+        pattern = "B T (h w) (g k D) -> B T (h g w k) D"
+        sizes = {"h": self.group_rows, "g": self.group_size, "k": self.group_size}
+        return rearrange(x, pattern, **sizes)

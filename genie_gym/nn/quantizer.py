@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from genie_gym.errors import ConfigError
 
+WHITENING_FLOOR = 0.01
+"""Spread, as a share of the largest, below which a direction counts as noise."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuantizerConfig:
@@ -152,3 +155,17 @@ class VectorQuantizer(nn.Module):
         self.codebook.copy_(table[:, : self.config.code_dim])
         self.payload.copy_(table[:, self.config.code_dim :])
         self.usage.copy_(usage)
+
+
+def whiten(codebook: Float[Tensor, "codes code_dim"]) -> Float[Tensor, "codes code_dim"]:
+    """Return the codes with every direction brought to about the same spread.
+
+    Codes of a large thing lie far apart and would drown those of a small one: a ball's places are
+    1 % of the spread between field and wall. The map is symmetric (ZCA), so it does not depend on
+    the signs that a machine's eigenvectors come with.
+    """
+    centred = (codebook - codebook.mean(0)).double()
+    _, spread, directions = torch.linalg.svd(centred, full_matrices=False)
+    gain = len(codebook) ** 0.5 / (spread + WHITENING_FLOOR * spread.amax().clamp(min=1e-8))
+    whitened: Tensor = centred @ (directions.T * gain) @ directions
+    return whitened.to(codebook)

@@ -20,7 +20,7 @@ class Checkpoint:
 
     step: int
     weights: dict[str, Tensor]
-    optimizer: dict[str, Any]
+    optimizers: dict[str, dict[str, Any]]
 
 
 class Checkpoints:
@@ -42,7 +42,7 @@ class Checkpoints:
         temporary.mkdir(parents=True)
         weights = {key: x.contiguous() for key, x in checkpoint.weights.items()}
         save_file(weights, temporary / "weights.safetensors")
-        torch.save(checkpoint.optimizer, temporary / "optimizer.pt")
+        torch.save(checkpoint.optimizers, temporary / "optimizers.pt")
         (temporary / "state.json").write_text(json.dumps({"step": checkpoint.step}))
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
@@ -63,7 +63,7 @@ class Checkpoints:
             return Checkpoint(
                 step=json.loads((folder / "state.json").read_text())["step"],
                 weights=load_file(folder / "weights.safetensors"),
-                optimizer=torch.load(folder / "optimizer.pt", weights_only=True),
+                optimizers=torch.load(folder / "optimizers.pt", weights_only=True),
             )
         except Exception as error:
             raise DataError(

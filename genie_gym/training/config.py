@@ -18,6 +18,8 @@ class StageConfig:
     """Clips a forward pass."""
     clip_length: int = 8
     """Frames a clip."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """AdamW (the paper), or Muon for the matrices of linear layers with AdamW for the rest."""
     learning_rate: float = 1e-3
     """Peak of the cosine schedule."""
     min_learning_rate: float = 1e-5
@@ -25,7 +27,7 @@ class StageConfig:
     warmup_steps: int = 100
     """Steps of linear rise to the peak."""
     weight_decay: float = 1e-4
-    """AdamW weight decay."""
+    """Weight decay."""
     beta1: float = 0.9
     """AdamW first-moment decay."""
     beta2: float = 0.95

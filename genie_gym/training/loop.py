@@ -52,6 +52,36 @@ def learning_rate_at(step: int, config: StageConfig) -> float:
     return low + (high - low) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
+def make_optimizers(module: nn.Module, config: StageConfig) -> dict[str, torch.optim.Optimizer]:
+    """Return AdamW over all weights; or Muon over the linear layers' matrices and AdamW the rest.
+
+    Source:
+        Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; rates are
+        scaled to match AdamW's as in Liu et al. 2025, "Muon is scalable for LLM training".
+    """
+    matrices = []
+    if config.optimizer == "muon":
+        matrices = [layer.weight for layer in module.modules() if isinstance(layer, nn.Linear)]
+    taken = {id(matrix) for matrix in matrices}
+    rest = [weight for weight in module.parameters() if id(weight) not in taken]
+    optimizers: dict[str, torch.optim.Optimizer] = {
+        "adamw": torch.optim.AdamW(
+            rest,
+            lr=config.learning_rate,
+            betas=(config.beta1, config.beta2),
+            weight_decay=config.weight_decay,
+        )
+    }
+    if matrices:
+        optimizers["muon"] = torch.optim.Muon(
+            matrices,
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        )
+    return optimizers
+
+
 def train(
     stage: Stage,
     config: StageConfig,
@@ -83,18 +113,15 @@ def train(
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(mixed_precision=config.precision, cpu=device.type == "cpu")
     module = stage.module.to(device)
-    optimizer = torch.optim.AdamW(
-        module.parameters(),
-        lr=config.learning_rate,
-        betas=(config.beta1, config.beta2),
-        weight_decay=config.weight_decay,
-    )
+    optimizers = make_optimizers(module, config)
     first_step = 0
     if checkpoint := checkpoints.load_newest():
         module.load_state_dict(checkpoint.weights)
-        optimizer.load_state_dict(checkpoint.optimizer)
+        for name, optimizer in optimizers.items():
+            optimizer.load_state_dict(checkpoint.optimizers[name])
         first_step = checkpoint.step
-    prepared, optimizer = accelerator.prepare(module, optimizer)
+    prepared = accelerator.prepare(module)
+    optimizers = {name: accelerator.prepare(one) for name, one in optimizers.items()}
 
     # One extra turn, so that the finished module is evaluated and saved too.
     for step in range(first_step, config.max_steps + 1):
@@ -102,18 +129,20 @@ def train(
         if is_last or (step % config.eval_every == 0 and step > first_step):
             log.write(step, "validation", evaluate(stage))
         if is_last or (step % config.save_every == 0 and step > first_step):
-            checkpoints.save(Checkpoint(step, module.state_dict(), optimizer.state_dict()))
+            states = {name: one.state_dict() for name, one in optimizers.items()}
+            checkpoints.save(Checkpoint(step, module.state_dict(), states))
         if is_last:
             return
 
         metrics = _accumulate(stage, prepared, accelerator, config, generator, seed, step)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, config)
         grad_norm = accelerator.clip_grad_norm_(module.parameters(), config.max_grad_norm)
         _check_finite("gradient norm", grad_norm, stage.name, step, config.max_steps)
         metrics["grad_norm"] = grad_norm.item()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate_at(step, config)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         log.write(step, "train", metrics)
         on_step(step)
 

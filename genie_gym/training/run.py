@@ -29,10 +29,11 @@ from tqdm import tqdm
 from genie_gym.config import from_dict, load_yaml, to_dict
 from genie_gym.errors import DataError
 from genie_gym.models.stack import STAGES, GenieStack
+from genie_gym.models.tokenizer import Metrics
 from genie_gym.training.checkpoint import Checkpoints
 from genie_gym.training.config import RunConfig, StageConfig
 from genie_gym.training.data import TrainingData, Windows, tokenize
-from genie_gym.training.loop import Metrics, Stage, train
+from genie_gym.training.loop import Stage, train
 from genie_gym.training.stages import ClipStage, RewardStage
 
 LOG_EVERY = 10

@@ -4,16 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import nn
 
 from genie_gym.data.batch import Batch
 from genie_gym.models.dynamics import Dynamics
 from genie_gym.models.reward import RewardModel, class_shares
-from genie_gym.nn.masking import random_mask
+from genie_gym.models.tokenizer import Metrics
 from genie_gym.training.config import StageConfig
 from genie_gym.training.data import Windows
-from genie_gym.training.loop import Metrics
 
 NUM_VALIDATION_BATCHES = 8
 
@@ -40,11 +39,15 @@ class ClipStage:
     def batch_at(self, step: int) -> Batch:
         """Return the training batch of a step."""
         rng = np.random.default_rng([self.seed, step])
-        return self.windows.clips(self.draw_starts(rng))
+        return self.windows.clips(self.draw_starts(rng, is_validation=False))
 
-    def draw_starts(self, rng: np.random.Generator) -> Int[np.ndarray, " B"]:
-        """Draw the first rows of a batch of clips."""
-        return rng.choice(self.windows.training_starts, self.config.batch_size)
+    def draw_starts(
+        self, rng: np.random.Generator, *, is_validation: bool
+    ) -> Int[np.ndarray, " B"]:
+        """Draw the first rows of a batch of clips of the training or the validation episodes."""
+        windows = self.windows
+        starts = windows.validation_starts if is_validation else windows.training_starts
+        return rng.choice(starts, self.config.batch_size)
 
     def validate(self) -> Metrics:
         """Return mean metrics over fixed clips of the validation episodes."""
@@ -52,7 +55,7 @@ class ClipStage:
         device = next(self.module.parameters()).device
         for index in range(NUM_VALIDATION_BATCHES):
             rng = np.random.default_rng([self.seed, index])
-            starts = rng.choice(self.windows.validation_starts, self.config.batch_size)
+            starts = self.draw_starts(rng, is_validation=True)
             loss, metrics = self.module(self.windows.clips(starts).to(device))
             for name, value in {"loss": loss.item(), **metrics}.items():
                 totals[name] = totals.get(name, 0.0) + value / NUM_VALIDATION_BATCHES
@@ -60,7 +63,7 @@ class ClipStage:
 
 
 class RewardStage(ClipStage):
-    """Token clips, a share of them laid around rewards and ends, some partly imagined.
+    """Token clips, a share of them laid around rewards and ends, half of them imagined.
 
     The rest of the clips are drawn evenly; the shift in class shares is measured once and undone
     in the model's logits.
@@ -79,21 +82,21 @@ class RewardStage(ClipStage):
         super().__init__("reward", module, windows, config, seed=seed)
         self.reward_model = module
         self.dynamics = dynamics.eval()
-        rows = windows.data.rows
-        assert rows.rewards is not None and rows.terminations is not None
-        is_training = ~windows.data.is_validation
-        rewarded = np.flatnonzero((rows.rewards != 0) & is_training)
-        ended = np.flatnonzero(rows.terminations & is_training)
-        self.kinds = [kind for kind in [*self._split_by_class(rewarded), ended] if len(kind)]
+        is_validation = windows.data.is_validation
+        self.training_events = self._events_by_kind(~is_validation)
+        self.validation_events = self._events_by_kind(is_validation)
         self._correct_classes()
 
-    def draw_starts(self, rng: np.random.Generator) -> Int[np.ndarray, " B"]:
+    def draw_starts(
+        self, rng: np.random.Generator, *, is_validation: bool
+    ) -> Int[np.ndarray, " B"]:
         """Draw clips; `event_share` of them hold an event, every kind equally often."""
-        starts = super().draw_starts(rng)
-        if not self.kinds:
+        starts = super().draw_starts(rng, is_validation=is_validation)
+        kinds = self.validation_events if is_validation else self.training_events
+        if not kinds:
             return starts
         num_events = round(self.reward_model.config.event_share * len(starts))
-        events = [rng.choice(self.kinds[index % len(self.kinds)]) for index in range(num_events)]
+        events = [rng.choice(kinds[index % len(kinds)]) for index in range(num_events)]
         around = self.windows.episodes.starts_around(
             np.array(events, dtype=np.int64), self.windows.clip_length, rng
         )
@@ -101,16 +104,20 @@ class RewardStage(ClipStage):
         return starts
 
     def batch_at(self, step: int) -> Batch:
-        """Return the training batch of a step; half of its clips are partly imagined."""
-        batch = super().batch_at(step)
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        return imagine_some(batch, self.dynamics, generator)
+        """Return the training batch of a step; half of its clips are imagined."""
+        return imagine_some(super().batch_at(step), self.dynamics)
 
-    def _split_by_class(self, rows: Int[np.ndarray, " rows"]) -> list[Int[np.ndarray, " rows"]]:
-        rewards = self.windows.data.rows.rewards
-        assert rewards is not None
-        classes = self.reward_model.nearest_class(torch.from_numpy(rewards[rows])).numpy()
-        return [rows[classes == index] for index in np.unique(classes)]
+    def _events_by_kind(
+        self, is_chosen: Bool[np.ndarray, " rows"]
+    ) -> list[Int[np.ndarray, " _"]]:
+        """Return the chosen rows that earned each reward class, and those that ended a game."""
+        rows = self.windows.data.rows
+        assert rows.rewards is not None and rows.terminations is not None
+        rewarded = np.flatnonzero((rows.rewards != 0) & is_chosen)
+        classes = self.reward_model.nearest_class(torch.from_numpy(rows.rewards[rewarded])).numpy()
+        kinds = [rewarded[classes == index] for index in np.unique(classes)]
+        kinds.append(np.flatnonzero(rows.terminations & is_chosen))
+        return [kind for kind in kinds if len(kind)]
 
     def _correct_classes(self) -> None:
         data, model = self.windows.data, self.reward_model
@@ -137,17 +144,19 @@ class RewardStage(ClipStage):
 
 
 @torch.no_grad()
-def imagine_some(batch: Batch, dynamics: Dynamics, generator: torch.Generator) -> Batch:
-    """Return the batch with some tokens of every second clip replaced by the dynamics' guesses."""
+def imagine_some(batch: Batch, dynamics: Dynamics) -> Batch:
+    """Return the batch with every second clip replaced by what the dynamics guesses step by step.
+
+    Each frame is guessed in parallel from the real ones before it; a clip's first stays.
+    """
     assert batch.tokens is not None and batch.actions is not None
     device = next(dynamics.parameters()).device
-    real = batch.tokens[::2]
-    targets = real[:, 1:]
-    hidden = random_mask(tuple(targets.shape), 0.5, generator)
-    rows = dynamics.real_action_rows(batch.actions[::2])
+    real = batch.tokens[::2].to(device)
+    rows = dynamics.real_action_rows(batch.actions[::2].to(device))
     rows = nn.functional.pad(rows, (1, 0), value=0)
-    arguments = (x.to(device) for x in (real[:, :-1], targets, hidden, rows))
-    guesses = dynamics.two_stream_logits(*arguments).argmax(-1).to(targets.device)
+    past, targets = real[:, :-1], real[:, 1:]
+    hidden = torch.ones_like(targets, dtype=torch.bool)
+    guesses = dynamics.two_stream_logits(past, targets, hidden, rows).argmax(-1)
     tokens = batch.tokens.clone()
-    tokens[::2, 1:] = torch.where(hidden, guesses, targets)
+    tokens[::2, 1:] = guesses.to(tokens.device)
     return replace(batch, tokens=tokens)

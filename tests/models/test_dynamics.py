@@ -17,6 +17,9 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+CODEBOOK = torch.randn(NUM_CODES, 4, generator=seeded(9))
+
+
 def dynamics(num_layers=1, **changes):
     transformer = TransformerConfig(
         num_layers=num_layers, dim=24, num_heads=3, head_dim=8, temporal_window=WINDOW
@@ -24,7 +27,7 @@ def dynamics(num_layers=1, **changes):
     torch.manual_seed(0)
     module = Dynamics(
         DynamicsConfig(transformer=transformer, **changes),
-        codebook=torch.randn(NUM_CODES, 4, generator=seeded(9)),
+        codebook=CODEBOOK,
         rows=ROWS,
         columns=COLUMNS,
         num_actions=NUM_ACTIONS,
@@ -164,16 +167,18 @@ def test_both_streams_in_one_pass_equal_the_ring_cache_inside_and_beyond_the_win
             past, rows = arguments["past"][:, : t + 1], arguments["actions"]
             cache = cached(module, past, rows)
             stepped = module.step_logits(
-                arguments["targets"][:, t], hidden[:, t], rows[:, t + 1], cache
+                arguments["targets"][:, t], hidden[:, t], past[:, -1], rows[:, t + 1], cache
             )
             assert (stepped - whole[:, t]).abs().max() < 1e-5
 
 
 def test_a_step_of_logits_leaves_the_cache_alone():
     module = dynamics()
-    cache = cached(module, tokens(2, 5), torch.zeros(2, 5, dtype=torch.int64))
+    past = tokens(2, 5)
+    cache = cached(module, past, torch.zeros(2, 5, dtype=torch.int64))
     kept = (cache.keys.clone(), cache.values.clone(), cache.num_frames.clone())
-    module.sample(torch.tensor([1, 2]), cache, num_steps=3, temperature=1.0, generator=seeded())
+    options = {"num_steps": 3, "temperature": 1.0, "generator": seeded()}
+    module.sample(past[:, -1], torch.tensor([1, 2]), cache, **options)
     for before, now in zip(kept, (cache.keys, cache.values, cache.num_frames), strict=True):
         assert torch.equal(before, now)
 
@@ -203,37 +208,61 @@ def test_the_loss_is_the_cross_entropy_of_the_original_targets():
     assert metrics["accuracy"] == pytest.approx(is_right)
 
 
-def test_changed_tokens_all_count_and_a_share_of_the_still_ones_stands_for_the_rest():
-    module = dynamics(change_weight=4.0)
-    hidden = torch.rand(64, 6, S, generator=seeded(2)) < 0.8
-    changed = torch.rand(64, 6, S, generator=seeded(1)) < 0.3
-    scored, weights = module._draw_scored(hidden, changed)
-    assert not (scored & ~hidden).any()
-    assert scored[hidden & changed].all()
-    assert (weights[changed[scored]] == 5).all()
-    # About 1,700 still tokens, each drawn at 0.25: the sum of their weights strays by 4 percent.
-    total = weights[~changed[scored]].sum() / (hidden & ~changed).sum()
-    assert abs(total - 1) < 0.2
-
-
 def test_near_codes_are_those_at_the_smallest_distance_the_code_itself_first():
     module = dynamics(num_near_codes=3)
-    distances = torch.cdist(module.codebook, module.codebook)
+    distances = torch.cdist(CODEBOOK, CODEBOOK)
     assert torch.equal(module.near_codes, distances.argsort(-1)[:, :3])
     assert torch.equal(module.near_codes[:, 0], torch.arange(NUM_CODES))
 
 
-def test_past_tokens_are_wrong_in_training_alone():
-    module = dynamics(max_corruption=1.0)
-    past = tokens(64, 6)
-    assert torch.equal(module._corrupt(past), past)
-    corrupted = module.train()._corrupt(past)
-    # Rates are uniform in [0, 1] over 64 clips: a share of 0.5 that strays by 0.036; a few wrong
-    # tokens happen to be the right ones.
-    assert 0.3 < (corrupted != past).float().mean() < 0.65
-    assert corrupted.min() >= 0
-    assert corrupted.max() < NUM_CODES
-    assert torch.equal(dynamics(max_corruption=0.0).train()._corrupt(past), past)
+def test_before_training_a_token_most_likely_stays_as_it_was():
+    module = dynamics()
+    with torch.no_grad():
+        module.code_offset.mul_(0.02)
+    arguments = streams(module, token_batch(), hidden_rate=2.0)
+    probs = module.two_stream_logits(**arguments).softmax(-1)
+    stays = probs.gather(-1, arguments["past"][..., None])
+    assert 0.9 < stays.mean() < 0.99  # odds of 20 to 1, up to the noise of untrained weights
+
+
+def rehearsed(module, seed=0):
+    batch = token_batch(batch_size=32)
+    arguments = streams(module, batch, hidden_rate=2.0)
+    module.generator.manual_seed(seed)
+    return arguments, module._rehearse(**arguments)
+
+
+def test_rehearsed_clips_hold_the_guesses_of_the_network_for_some_past_frames():
+    module = dynamics(rehearsal_share=0.5)
+    arguments, (past, _) = rehearsed(module)
+    guesses = module.two_stream_logits(**arguments).argmax(-1)[:16, :-1]
+    is_real = (past == arguments["past"]).all(-1)
+    assert is_real[16:].all()
+    assert is_real[:, 0].all()
+    is_guess = (past[:16, 1:] == guesses).all(-1)
+    assert (is_real[:16, 1:] | is_guess).all()
+    # Rates uniform in [0, 1] over 16 clips of 5 frames: 0.5, straying by about 0.1.
+    assert 0.2 < (is_guess & ~is_real[:16, 1:]).float().mean() < 0.8
+
+
+def test_in_rehearsed_clips_what_the_network_is_sure_of_is_revealed():
+    module = dynamics(rehearsal_share=1.0, sure_prob=0.95)
+    arguments, (_, hidden) = rehearsed(module)
+    probs = module.two_stream_logits(**arguments).softmax(-1).amax(-1)
+    assert hidden.any(-1).all()
+    is_least_sure = probs == probs.amin(-1, keepdim=True)
+    assert not (hidden & (probs >= 0.95) & ~is_least_sure).any()
+    assert (hidden & (probs < 0.95) & ~is_least_sure).any()
+    assert (~hidden & (probs < 0.95)).any()
+
+
+def test_only_training_rehearses_and_spoils_the_past():
+    batch = token_batch()
+    changes = {"min_mask_rate": 1.0, "latent_prob": 0.0, "nearness": 0.0, "change_weight": 0.0}
+    plain = dynamics(**changes, max_corruption=0.0)
+    module = dynamics(**changes, max_corruption=1.0, rehearsal_share=1.0)
+    assert torch.equal(module(batch)[0], plain(batch)[0])
+    assert not torch.equal(module.train()(batch)[0], plain.train()(batch)[0])
 
 
 def test_rows_of_real_and_latent_actions_never_overlap():
@@ -260,12 +289,14 @@ def test_a_clip_is_driven_by_one_kind_of_action(latent_prob, is_latent):
 
 def test_known_tokens_stand_after_sampling():
     module = dynamics()
-    cache = cached(module, tokens(3, 4), torch.ones(3, 4, dtype=torch.int64))
+    past = tokens(3, 4)
+    cache = cached(module, past, torch.ones(3, 4, dtype=torch.int64))
     known = tokens(3)
     known[:, ::2] = -1
     known[2] = -1
     for num_steps in (1, 3, S):
         sampled = module.sample(
+            past[:, -1],
             torch.tensor([1, 2, 3]),
             cache,
             num_steps=num_steps,
@@ -277,6 +308,7 @@ def test_known_tokens_stand_after_sampling():
         assert sampled.min() >= 0
     everything = tokens(3)
     sampled = module.sample(
+        past[:, -1],
         torch.tensor([1, 2, 3]),
         cache,
         num_steps=2,
@@ -290,26 +322,29 @@ def test_known_tokens_stand_after_sampling():
 def test_one_step_without_a_generator_takes_the_likeliest_code_everywhere():
     module = dynamics()
     rows = torch.tensor([1, 2])
-    cache = cached(module, tokens(2, 4), torch.ones(2, 4, dtype=torch.int64))
+    past = tokens(2, 4)
+    last, cache = past[:, -1], cached(module, past, torch.ones(2, 4, dtype=torch.int64))
     hidden = torch.ones(2, S, dtype=torch.bool)
-    logits = module.step_logits(tokens(2), hidden, rows, cache)
+    logits = module.step_logits(tokens(2), hidden, last, rows, cache)
     options = {"num_steps": 1, "temperature": 1.0, "generator": None}
-    sampled = module.sample(rows, cache, **options)
+    sampled = module.sample(last, rows, cache, **options)
     assert torch.equal(sampled, logits.argmax(-1))
-    assert torch.equal(sampled, module.sample(rows, cache, **options))
+    assert torch.equal(sampled, module.sample(last, rows, cache, **options))
 
 
 def test_each_refinement_step_sees_the_tokens_that_stand():
     # By hand, one token a step: the surest hidden token is fixed, the rest are asked again.
     module = dynamics()
     rows = torch.tensor([3])
-    cache = cached(module, tokens(1, 4), torch.ones(1, 4, dtype=torch.int64))
+    past = tokens(1, 4)
+    last, cache = past[:, -1], cached(module, past, torch.ones(1, 4, dtype=torch.int64))
     frame, hidden = torch.zeros(1, S, dtype=torch.int64), torch.ones(1, S, dtype=torch.bool)
     for _ in range(S):
-        confidence, codes = module.step_logits(frame, hidden, rows, cache).softmax(-1).max(-1)
+        logits = module.step_logits(frame, hidden, last, rows, cache)
+        confidence, codes = logits.softmax(-1).max(-1)
         place = confidence.masked_fill(~hidden, -1).argmax(-1)[0]
         frame[0, place], hidden[0, place] = codes[0, place], False
-    sampled = module.sample(rows, cache, num_steps=S, temperature=0.0, generator=None)
+    sampled = module.sample(last, rows, cache, num_steps=S, temperature=0.0, generator=None)
     assert torch.equal(sampled, frame)
 
 
@@ -318,22 +353,24 @@ def test_one_generator_a_row_equals_running_the_rows_alone():
     past, led_by = tokens(5, 4), torch.ones(5, 4, dtype=torch.int64)
     rows = torch.arange(5)
     options = {"num_steps": 3, "temperature": 1.0}
-    together = module.sample(
-        rows, cached(module, past, led_by), generator=[seeded(k) for k in range(5)], **options
-    )
+    cache, generators = cached(module, past, led_by), [seeded(k) for k in range(5)]
+    together = module.sample(past[:, -1], rows, cache, generator=generators, **options)
     for k in range(5):
         cache = cached(module, past[k : k + 1], led_by[k : k + 1])
-        alone = module.sample(rows[k : k + 1], cache, generator=[seeded(k)], **options)
+        last = past[k : k + 1, -1]
+        alone = module.sample(last, rows[k : k + 1], cache, generator=[seeded(k)], **options)
         assert torch.equal(together[k : k + 1], alone)
 
 
 def test_a_generator_gives_the_same_sample_again_and_another_seed_another():
     module = dynamics()
     rows = torch.arange(5)
-    cache = cached(module, tokens(5, 4), torch.ones(5, 4, dtype=torch.int64))
+    past = tokens(5, 4)
+    cache = cached(module, past, torch.ones(5, 4, dtype=torch.int64))
 
     def sample(seed):
-        return module.sample(rows, cache, num_steps=2, temperature=5.0, generator=seeded(seed))
+        options = {"num_steps": 2, "temperature": 5.0, "generator": seeded(seed)}
+        return module.sample(past[:, -1], rows, cache, **options)
 
     assert torch.equal(sample(0), sample(0))
     assert not torch.equal(sample(0), sample(1))

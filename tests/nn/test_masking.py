@@ -4,7 +4,14 @@ from itertools import pairwise
 import pytest
 import torch
 
-from genie_gym.nn.masking import num_hidden, random_mask, sample_codes, uniform
+from genie_gym.nn.masking import (
+    corrupt,
+    draw_scored,
+    num_hidden,
+    random_mask,
+    sample_codes,
+    uniform,
+)
 
 
 def seeded(seed=0):
@@ -87,3 +94,40 @@ def test_a_list_of_generators_draws_what_each_would_draw_alone():
     for k in range(5):
         assert torch.equal(rows[k : k + 1], uniform((3, 4), 1, [seeded(k)], cpu))
         assert torch.equal(rows[k : k + 1], uniform((3, 4), 1, seeded(k), cpu))
+
+
+def test_spoiled_tokens_are_near_codes_or_those_of_another_clip():
+    tokens = torch.arange(64)[:, None, None].expand(64, 6, 8)  # each clip has a code of its own
+    near_codes = (torch.arange(64)[:, None] + torch.tensor([0, 1])) % 64
+    spoiled = corrupt(tokens, near_codes, 1.0, seeded())
+    # Rates are uniform in [0, 1] over 64 clips: a share of 0.5 that strays by 0.036; a quarter of
+    # those is the code itself, the nearest of its near codes.
+    assert 0.25 < (spoiled != tokens).float().mean() < 0.5
+    is_wrong = spoiled != tokens
+    is_near = spoiled == (tokens + 1) % 64
+    for clip in range(64):  # what is not near comes from one other clip
+        assert len(spoiled[clip][(is_wrong & ~is_near)[clip]].unique()) <= 1
+    assert torch.equal(corrupt(tokens, near_codes, 0.0, seeded()), tokens)
+
+
+def test_changed_tokens_all_count_and_a_share_of_the_still_ones_stands_for_the_rest():
+    hidden = torch.rand(64, 6, 8, generator=seeded(2)) < 0.8
+    changed = torch.rand(64, 6, 8, generator=seeded(1)) < 0.3
+    scored, weights = draw_scored(hidden, changed, 4.0, seeded())
+    assert not (scored & ~hidden).any()
+    assert scored[hidden & changed].all()
+    assert weights[changed[scored]].mean() == pytest.approx(5, rel=0.01)
+    # About 1,700 still tokens, each drawn at 0.125: the sum of their weights strays by 6 percent.
+    total = weights[~changed[scored]].sum() / (hidden & ~changed).sum()
+    assert abs(total - 1) < 0.2
+
+
+def test_a_rare_change_weighs_more_than_a_common_one():
+    hidden = torch.ones(16, 5, 2, dtype=torch.bool)
+    changed = torch.zeros_like(hidden)
+    changed[..., 0] = True  # always
+    changed[0, 0, 1] = True  # once in 80 steps
+    scored, weights = draw_scored(hidden, changed, 1.0, seeded())
+    rarity = weights - 1
+    rare, common = rarity[changed[scored]].amax(), rarity[changed[scored]].amin()
+    assert rare / common == pytest.approx(((1 + 0.01) / (1 / 80 + 0.01)) ** 0.5, rel=1e-4)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from genie_gym.errors import ConfigError
-from genie_gym.nn.quantizer import QuantizerConfig, VectorQuantizer
+from genie_gym.nn.quantizer import QuantizerConfig, VectorQuantizer, whiten
 
 
 def seeded(seed=0):
@@ -156,3 +156,22 @@ def test_settings_out_of_range_are_refused():
         QuantizerConfig(num_codes=1)
     with pytest.raises(ConfigError, match=r"decay must lie between 0 and 1, got 1\.0"):
         QuantizerConfig(decay=1.0)
+
+
+def test_whitening_brings_small_things_to_the_size_of_large_ones_but_not_noise():
+    spreads = torch.tensor([100.0, 30.0, 5.0, 1e-4])
+    basis, _ = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(1)))
+    places = torch.randn(500, 4, generator=torch.Generator().manual_seed(0)) * spreads
+    white = whiten(places @ basis.T + 7.0) @ basis
+    assert white.mean(0).abs().max() < 1e-3
+    first, second, third, noise = white.std(0).tolist()
+    assert first == pytest.approx(1, abs=0.05)
+    assert second == pytest.approx(1, abs=0.1)
+    assert third == pytest.approx(5 / 6, abs=0.1)  # the floor is 1 % of 100
+    assert noise < 1e-3
+
+
+def test_whitening_does_not_depend_on_the_order_of_the_codes():
+    codes = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(whiten(codes)[order], whiten(codes[order]), atol=1e-5)

@@ -8,7 +8,7 @@ from genie_gym.training.checkpoint import Checkpoint, Checkpoints
 def make(step):
     weight = torch.full((2, 3), float(step))
     optimizer = torch.optim.AdamW([torch.nn.Parameter(weight.clone())])
-    return Checkpoint(step, {"weight": weight}, optimizer.state_dict())
+    return Checkpoint(step, {"weight": weight}, {"adamw": optimizer.state_dict()})
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def test_what_is_saved_is_what_is_loaded(checkpoints):
     loaded = checkpoints.load_newest()
     assert loaded.step == 100
     torch.testing.assert_close(loaded.weights, make(100).weights)
-    assert loaded.optimizer == make(100).optimizer
+    assert loaded.optimizers == make(100).optimizers
 
 
 def test_the_two_newest_are_kept(checkpoints):
@@ -47,12 +47,12 @@ def test_what_a_kill_left_half_written_is_ignored_and_written_over(checkpoints):
 
 
 def test_a_step_can_be_saved_again(checkpoints):
-    changed = Checkpoint(100, {"weight": torch.zeros(1)}, make(100).optimizer)
+    changed = Checkpoint(100, {"weight": torch.zeros(1)}, make(100).optimizers)
     checkpoints.save(changed)
     torch.testing.assert_close(checkpoints.load_newest().weights, changed.weights)
 
 
-@pytest.mark.parametrize("file", ["weights.safetensors", "optimizer.pt", "state.json"])
+@pytest.mark.parametrize("file", ["weights.safetensors", "optimizers.pt", "state.json"])
 @pytest.mark.parametrize("damage", ["cut", "gone"])
 def test_a_damaged_newest_checkpoint_is_refused_and_the_one_before_remains(
     checkpoints, file, damage
@@ -71,7 +71,7 @@ def test_a_damaged_newest_checkpoint_is_refused_and_the_one_before_remains(
 
 
 def test_optimizer_state_that_would_run_code_is_refused(checkpoints):
-    file = checkpoints.folder / "step-00000100" / "optimizer.pt"
+    file = checkpoints.folder / "step-00000100" / "optimizers.pt"
     torch.save({"run": print}, file)
     with pytest.raises(DataError, match="is damaged"):
         checkpoints.load_newest()

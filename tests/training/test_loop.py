@@ -10,7 +10,7 @@ from genie_gym.errors import DivergedError
 from genie_gym.models.stack import STAGES
 from genie_gym.training.checkpoint import Checkpoints
 from genie_gym.training.config import StageConfig
-from genie_gym.training.loop import learning_rate_at, train
+from genie_gym.training.loop import learning_rate_at, make_optimizers, train
 from genie_gym.training.run import RunFolder
 
 CPU = torch.device("cpu")
@@ -120,6 +120,20 @@ def test_the_loop_learns_what_has_a_known_answer(tmp_path):
     assert len(losses) == 200 and losses[-1] < 1e-3 * losses[0]
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_every_weight_has_one_optimizer(optimizer):
+    module = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 3), nn.LayerNorm(3))
+    optimizers = make_optimizers(module, StageConfig(optimizer=optimizer, beta2=0.9))
+    trained = {
+        name: [weight for group in one.param_groups for weight in group["params"]]
+        for name, one in optimizers.items()
+    }
+    assert trained.get("muon", []) == ([module[1].weight] if optimizer == "muon" else [])
+    everything = sorted(id(weight) for weights in trained.values() for weight in weights)
+    assert everything == sorted(id(weight) for weight in module.parameters())
+    assert optimizers["adamw"].param_groups[0]["betas"] == (0.9, 0.9)
+
+
 def test_two_half_batches_are_one_whole_batch(tmp_path):
     halves, whole = SummationStage(batch_size=3), WholeStage(batch_size=3)
     settings = {"max_steps": 5, "eval_every": 99}
@@ -168,9 +182,11 @@ class KilledError(Exception):
     """Stands for a kill."""
 
 
-@pytest.mark.parametrize("name", STAGES)
-def test_a_resumed_run_equals_an_unbroken_one(name, earlier_stages, train_stage):
-    settings = {"max_steps": 6, "save_every": 2, "eval_every": 3}
+@pytest.mark.parametrize(
+    ("name", "optimizer"), [*((name, "adamw") for name in STAGES), ("dynamics", "muon")]
+)
+def test_a_resumed_run_equals_an_unbroken_one(name, optimizer, earlier_stages, train_stage):
+    settings = {"max_steps": 6, "save_every": 2, "eval_every": 3, "optimizer": optimizer}
     weights, lines = train_stage(earlier_stages("unbroken", name), name, **settings)
 
     def kill(step):

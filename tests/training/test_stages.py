@@ -39,13 +39,17 @@ def rows_of(starts):
     return starts[:, None] + np.arange(CLIP_LENGTH)
 
 
-def test_validation_episodes_never_occur_in_training_batches(stack, token_windows, reward_stage):
+def test_training_and_validation_clips_come_from_their_own_episodes(
+    stack, token_windows, reward_stage
+):
     config = StageConfig(batch_size=BATCH_SIZE, clip_length=CLIP_LENGTH)
     evenly = ClipStage("dynamics", stack.dynamics, token_windows, config, seed=0)
     for stage in (evenly, reward_stage):
         for step in range(200):
-            starts = stage.draw_starts(np.random.default_rng([0, step]))
-            assert not token_windows.data.is_validation[rows_of(starts)].any()
+            for is_validation in (False, True):
+                rng = np.random.default_rng([0, step])
+                starts = stage.draw_starts(rng, is_validation=is_validation)
+                assert (token_windows.data.is_validation[rows_of(starts)] == is_validation).all()
 
 
 def test_a_batch_depends_on_the_seed_and_the_step_alone(stack, token_windows):
@@ -65,7 +69,7 @@ def test_half_of_the_reward_clips_hold_an_event(reward_stage, token_windows):
     rows = token_windows.data.rows
     is_event = (rows.rewards != 0) | rows.terminations
     for step in range(50):
-        starts = reward_stage.draw_starts(np.random.default_rng(step))
+        starts = reward_stage.draw_starts(np.random.default_rng(step), is_validation=False)
         assert len(starts) == BATCH_SIZE
         held = is_event[rows_of(starts)[:, :-1]].any(axis=1)
         assert held[: BATCH_SIZE // 2].all()
@@ -73,14 +77,14 @@ def test_half_of_the_reward_clips_hold_an_event(reward_stage, token_windows):
 
 def test_kinds_of_events_are_shown_in_turn(reward_stage, token_windows):
     rewards = token_windows.data.rows.rewards
-    kinds = [set(np.unique(rewards[kind])) for kind in reward_stage.kinds]
-    assert {-1.0} in kinds
-    for kind in reward_stage.kinds:
+    kinds = reward_stage.training_events
+    assert {-1.0} in [set(np.unique(rewards[kind])) for kind in kinds]
+    for kind in kinds:
         assert not token_windows.data.is_validation[kind].any()
     for step in range(20):
-        starts = reward_stage.draw_starts(np.random.default_rng(step))[: BATCH_SIZE // 2]
-        for index, steps in enumerate(rows_of(starts)[:, :-1]):
-            assert np.isin(steps, reward_stage.kinds[index % len(kinds)]).any()
+        starts = reward_stage.draw_starts(np.random.default_rng(step), is_validation=False)
+        for index, steps in enumerate(rows_of(starts[: BATCH_SIZE // 2])[:, :-1]):
+            assert np.isin(steps, kinds[index % len(kinds)]).any()
 
 
 def test_the_correction_is_the_ratio_of_recorded_to_shown_shares(reward_stage, token_windows):
@@ -157,10 +161,10 @@ def test_a_class_that_never_occurs_stays_improbable_and_finite():
     assert prediction.reward_probs[0, 2] < 1e-5
 
 
-def test_every_second_clip_is_partly_imagined_and_keeps_its_first_frame(stack, token_windows):
+def test_every_second_clip_is_imagined_and_keeps_its_first_frame(stack, token_windows):
     starts = token_windows.training_starts[:BATCH_SIZE]
     real = token_windows.clips(starts)
-    imagined = imagine_some(real, stack.dynamics, torch.Generator().manual_seed(0))
+    imagined = imagine_some(real, stack.dynamics)
     is_changed = real.tokens != imagined.tokens
     assert not is_changed[1::2].any() and not is_changed[:, 0].any()
     assert is_changed[::2, 1:].any()
