@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from genie_gym import cli_import
 from genie_gym.errors import GenieError
 
 STAGE_NAMES = ("tokenizer", "lam", "dynamics", "reward")
@@ -46,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_export(command("export", export, "turn a run folder into a world bundle"))
     _add_evaluate(command("evaluate", evaluate, "judge a world on held-out play"))
     _add_info(command("info", info, "print the card of a world"))
+    _add_data(commands.add_parser("data", help="work on recordings"))
     return parser
 
 
@@ -241,6 +243,16 @@ def info(options: argparse.Namespace) -> None:
         "start_contexts": len(world.starts),
     }
     print(yaml.safe_dump(card, sort_keys=False), end="")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
+    videos = commands.add_parser("import", help="turn videos into a recording without actions")
+    cli_import.add_import(videos)
+    videos.set_defaults(run=cli_import.import_videos)
+    dataset = commands.add_parser("export", help="write a recording for another library")
+    cli_import.add_export(dataset)
+    dataset.set_defaults(run=cli_import.export_dataset)
 
 
 if __name__ == "__main__":

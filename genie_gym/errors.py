@@ -32,6 +32,10 @@ class GameError(GenieError, ValueError):
     """Raised when a game is unknown, or a policy does not exist for it."""
 
 
+class MissingExtraError(GenieError, ImportError):
+    """Raised when a command needs a package that is installed only with an extra."""
+
+
 class InvalidActionError(GenieError, ValueError):
     """Raised when an action lies outside the action space."""
 

@@ -1,7 +1,7 @@
 """Reading recordings, HDF5 format version 1, and foreign files that hold only frames."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +75,18 @@ class Recording:
         for index, layout in enumerate(layouts):
             self.episodes += _find_episodes(layout, index, start)
             start += layout.num_rows
+        if not self.has_actions:
+            # Foreign files all begin at episode 0; windows must not run from one into the next.
+            numbered = enumerate(self.episodes)
+            self.episodes = [replace(episode, episode_id=index) for index, episode in numbered]
 
     @classmethod
     def open(cls, path: str | Path) -> "Recording":
         """Open a recording folder or one HDF5 file, and check that it is laid out as it should be.
 
         Foreign files that hold only `frames` or `images`, (T, H, W, C) or (T, C, H, W), uint8 or
-        float in [0, 1], are read as one video episode without actions.
+        float in [0, 1], are read as video without actions: one episode a file, unless the file
+        holds `episode_ids` too.
 
         Raises:
             DataError: a file is missing, truncated, or not laid out as the format says.
@@ -113,6 +118,11 @@ class Recording:
     def frame_shape(self) -> tuple[int, int, int]:
         """Height, width and channels (3) of a loaded frame."""
         return self._layouts[0].frame_shape
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        """() for Discrete actions, (A,) for Box actions, and () where there are none."""
+        return self._layouts[0].action_shape
 
     @property
     def has_actions(self) -> bool:

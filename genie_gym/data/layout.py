@@ -36,13 +36,13 @@ class Layout:
     frames_key: str
     """Name of the dataset that holds the frames."""
     is_video: bool
-    """Whether there are frames only, in a foreign file."""
+    """Whether there are frames without actions."""
     is_channels_first: bool
     """Whether the file's frames are (T, C, H, W)."""
     action_shape: tuple[int, ...]
     """() for Discrete, (A,) for Box."""
     episode_ids: Int64[np.ndarray, " rows"]
-    """Episode of each row; all 0 in a video."""
+    """Episode of each row; all 0 in a video that does not say."""
     episode_attributes: dict[str, dict[str, Any]]
     """What the file says of each episode, by its number as text."""
     attributes: dict[str, Any]
@@ -111,17 +111,12 @@ def read_layout(path: Path) -> Layout:
             key: value.tolist() if isinstance(value, np.ndarray | np.generic) else value
             for key, value in file.attrs.items()
         }
-        if len(file) == 1 and set(file) <= set(VIDEO_KEYS):
-            return _video_layout(file, path, attributes)
+        frames_keys = [key for key in file if key != "episode_ids"]
+        if len(frames_keys) == 1 and frames_keys[0] in VIDEO_KEYS:
+            return _video_layout(file, path, frames_keys[0], attributes)
         _check_version(attributes, path)
         _check_keys(file, path)
-        episode_ids = file["episode_ids"][:]
-        if 1 + np.count_nonzero(np.diff(episode_ids)) != len(np.unique(episode_ids)):
-            raise DataError(
-                f"{path}: rows of one episode must be neighbours, but an episode_ids value comes "
-                "back after another. Sort the rows by episode"
-            )
-        about = file["episode_ids"].attrs.items()
+        episode_ids, episode_attributes = _read_episodes(file, path)
         return Layout(
             num_rows=len(episode_ids),
             frame_shape=file["frames"].shape[1:],
@@ -130,9 +125,23 @@ def read_layout(path: Path) -> Layout:
             is_channels_first=False,
             action_shape=file["actions"].shape[1:],
             episode_ids=episode_ids,
-            episode_attributes={key: json.loads(value) for key, value in about},
+            episode_attributes=episode_attributes,
             attributes=attributes,
         )
+
+
+def _read_episodes(
+    file: h5py.File, path: Path
+) -> tuple[Int64[np.ndarray, " rows"], dict[str, dict[str, Any]]]:
+    """Return the episode of each row, and what the file says of each episode."""
+    episode_ids = file["episode_ids"][:]
+    if 1 + np.count_nonzero(np.diff(episode_ids)) != len(np.unique(episode_ids)):
+        raise DataError(
+            f"{path}: rows of one episode must be neighbours, but an episode_ids value comes "
+            "back after another. Sort the rows by episode"
+        )
+    about = file["episode_ids"].attrs.items()
+    return episode_ids, {key: json.loads(value) for key, value in about}
 
 
 def _check_links(file: h5py.File, path: Path) -> None:
@@ -156,7 +165,8 @@ def _check_version(attributes: dict[str, Any], path: Path) -> None:
     if version is None:
         raise DataError(
             f"{path} has no attribute 'format_version', so it is no recording of genie-gym. A "
-            f"foreign file is read as video if it holds only one of {list(VIDEO_KEYS)}"
+            f"foreign file is read as video if it holds one of {list(VIDEO_KEYS)}, and beside it "
+            "nothing but 'episode_ids'"
         )
     if version != FORMAT_VERSION:
         raise DataError(
@@ -190,8 +200,9 @@ def _check_keys(file: h5py.File, path: Path) -> None:
             )
 
 
-def _video_layout(file: h5py.File, path: Path, attributes: dict[str, Any]) -> Layout:
-    [key] = file
+def _video_layout(file: h5py.File, path: Path, key: str, attributes: dict[str, Any]) -> Layout:
+    if "format_version" in attributes:
+        _check_version(attributes, path)
     dtype, shape = file[key].dtype, file[key].shape
     is_channels_last = len(shape) == 4 and shape[3] in (1, 3)
     is_channels_first = len(shape) == 4 and shape[1] in (1, 3) and not is_channels_last
@@ -201,6 +212,16 @@ def _video_layout(file: h5py.File, path: Path, attributes: dict[str, Any]) -> La
             f"{path}: {key} must be uint8 or float, (T, H, W, C) or (T, C, H, W) with 1 or 3 "
             f"channels, got {dtype} {shape}"
         )
+    episode_ids = np.zeros(shape[0], np.int64)
+    episode_attributes: dict[str, dict[str, Any]] = {}
+    if "episode_ids" in file:
+        ids = file["episode_ids"]
+        if str(ids.dtype) not in DTYPES["episode_ids"] or ids.shape != shape[:1]:
+            raise DataError(
+                f"{path}: episode_ids must be int64 with one row per frame, ({shape[0]},), got "
+                f"{ids.dtype} {ids.shape}"
+            )
+        episode_ids, episode_attributes = _read_episodes(file, path)
     height, width = shape[2:] if is_channels_first else shape[1:3]
     return Layout(
         num_rows=shape[0],
@@ -209,7 +230,7 @@ def _video_layout(file: h5py.File, path: Path, attributes: dict[str, Any]) -> La
         is_video=True,
         is_channels_first=is_channels_first,
         action_shape=(),
-        episode_ids=np.zeros(shape[0], np.int64),
-        episode_attributes={},
+        episode_ids=episode_ids,
+        episode_attributes=episode_attributes,
         attributes=attributes,
     )

@@ -120,6 +120,11 @@ class ShardWriter:
         self._num_episodes = 0
 
     @property
+    def num_rows(self) -> int:
+        """Number of frames written so far."""
+        return self._num_rows
+
+    @property
     def num_actions(self) -> int:
         """Number of actions written so far."""
         return self._num_rows - self._num_episodes
@@ -146,21 +151,37 @@ class ShardWriter:
             "rewards": episode.rewards,
             "terminations": episode.terminations,
             "truncations": episode.truncations,
-            "episode_ids": np.full(len(episode.frames), episode.episode_id, np.int64),
         }
-        assert len({len(values) for values in rows.values()}) == 1
+        about = {key: getattr(episode, key) for key in ("policy", "policy_seed", "reset_seed")}
+        self.append_rows(episode.episode_id, rows, about)
+        self._reward_classes.update(reward_classes(episode.rewards[:-1]))
+
+    def append_rows(
+        self,
+        episode_id: int,
+        rows: Mapping[str, Shaped[np.ndarray, "rows ..."]],
+        about: Mapping[str, Any],
+    ) -> None:
+        """Add one whole episode of which only some keys are known: a video has `frames` alone.
+
+        Args:
+            episode_id: number of the episode in its recording, from 0.
+            rows: values by key; every episode of a shard has the same keys.
+            about: what the file says of the episode; values are plain.
+        """
+        num_rows = len(rows["frames"])
+        rows = {**rows, "episode_ids": np.full(num_rows, episode_id, np.int64)}
+        assert {len(values) for values in rows.values()} == {num_rows}
         for key, values in rows.items():
             if key not in self._file:
                 _create_dataset(self._file, key, values)
             dataset = self._file[key]
-            dataset.resize(self._num_rows + len(values), axis=0)
+            dataset.resize(self._num_rows + num_rows, axis=0)
             dataset[self._num_rows :] = values
 
-        about = {key: getattr(episode, key) for key in ("policy", "policy_seed", "reset_seed")}
         # One attribute per episode: a single attribute holds 64 KiB at most.
-        self._file["episode_ids"].attrs[str(episode.episode_id)] = json.dumps(about)
-        self._reward_classes.update(reward_classes(episode.rewards[:-1]))
-        self._num_rows += len(episode.frames)
+        self._file["episode_ids"].attrs[str(episode_id)] = json.dumps(dict(about))
+        self._num_rows += num_rows
         self._num_episodes += 1
 
     def close(self) -> ShardEntry:

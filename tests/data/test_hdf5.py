@@ -276,6 +276,52 @@ def test_a_foreign_file_is_read_as_video_without_actions(
     assert "without actions" in recording.class_table()
 
 
+def test_video_may_say_which_rows_belong_together(tmp_path):
+    with h5py.File(tmp_path / "video.h5", "w") as file:
+        file["images"] = VIDEO
+        file["episode_ids"] = np.array([7, 7, 3, 3, 3])
+    recording = Recording.open(tmp_path / "video.h5")
+    assert [(one.episode_id, one.start, one.length) for one in recording.episodes] == [
+        (0, 0, 2),
+        (1, 2, 3),
+    ]
+    rows = recording.load()
+    np.testing.assert_array_equal(rows.episode_ids, [0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(rows.frames, VIDEO)
+    assert rows.actions is None
+
+
+def test_two_foreign_files_of_a_folder_are_two_episodes(tmp_path):
+    for name in ("shard-00000.h5", "shard-00001.h5"):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["frames"] = VIDEO
+    rows = Recording.open(tmp_path).load()
+    np.testing.assert_array_equal(rows.episode_ids, np.repeat([0, 1], 5))
+
+
+@pytest.mark.parametrize(
+    ("ids", "text"),
+    [
+        (np.zeros(4, np.int64), r"episode_ids must be int64 with one row per frame, \(5,\), got"),
+        (np.zeros(5, np.float32), r"episode_ids must be int64 with one row per frame"),
+        (np.array([0, 0, 1, 0, 0]), "rows of one episode must be neighbours"),
+    ],
+)
+def test_video_with_other_episode_ids_is_refused(tmp_path, ids, text):
+    with h5py.File(tmp_path / "video.h5", "w") as file:
+        file["frames"], file["episode_ids"] = VIDEO, ids
+    with pytest.raises(DataError, match=f"video.h5: {text}"):
+        Recording.open(tmp_path / "video.h5")
+
+
+def test_video_of_a_later_format_is_refused(tmp_path):
+    with h5py.File(tmp_path / "video.h5", "w") as file:
+        file["frames"] = VIDEO
+        file.attrs["format_version"] = 2
+    with pytest.raises(DataError, match=r"video.h5 has format version 2; this genie_gym reads 1"):
+        Recording.open(tmp_path / "video.h5")
+
+
 def test_grey_video_gets_three_equal_channels(tmp_path):
     with h5py.File(tmp_path / "video.h5", "w") as file:
         file["frames"] = VIDEO[..., :1]

@@ -1,0 +1,35 @@
+"""Folders that have the asked-for name only once they are whole."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from genie_gym.errors import DataError
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Give an empty folder to fill; it becomes `out` if nothing goes wrong, else it vanishes.
+
+    Raises:
+        DataError: `out` is there and not an empty folder, or somebody else is writing it.
+    """
+    out = Path(os.path.abspath(out))
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise DataError(f"{out} is there already and not empty. Name another --out, or delete it")
+    part = out.with_name(f".{out.name}.part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        part.mkdir()
+    except FileExistsError as error:
+        raise DataError(
+            f"{part} is there already: {out.name} is being written, or was when the writer was "
+            "killed. Wait for it, or delete that folder"
+        ) from error
+    try:
+        yield part
+        part.replace(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -1,0 +1,89 @@
+import subprocess
+import sys
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+
+from genie_gym.cli import main
+from genie_gym.data.hdf5 import Recording
+
+
+@pytest.fixture
+def video(tmp_path):
+    """Hold 40 frames at 10 per second, the first 20 of noise and the last 20 black."""
+    frames = np.random.default_rng(0).integers(256, size=(40, 32, 32, 3), dtype=np.uint8)
+    frames[20:] = 0
+    imageio.mimwrite(tmp_path / "video.mp4", frames, fps=10)
+    return tmp_path / "video.mp4"
+
+
+def run(*arguments):
+    return main(["data", *(str(argument) for argument in arguments)])
+
+
+def refused(capsys, *arguments):
+    assert run(*arguments) == 2
+    captured = capsys.readouterr()
+    line = captured.err.splitlines()[-1]
+    assert line.startswith("genie-gym data: ") and "Traceback" not in captured.err
+    assert captured.out == ""
+    return line
+
+
+def test_import_makes_a_recording_and_says_what_it_left_out(video, tmp_path, capsys):
+    flags = ["--fps=5", "--size=48x24", "--clip-length=10", "--min-quality=0.5"]
+    assert run("import", video, "--out", tmp_path / "out", *flags) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == [
+        f"1 clips, 10 frames in {tmp_path / 'out'}",
+        "1 clips below quality 0.5 left out: 1 frozen",
+    ]
+    assert Recording.open(tmp_path / "out").frame_shape == (24, 48, 3)
+
+
+def test_size_may_be_one_side(video, tmp_path):
+    assert run("import", video, "--out", tmp_path / "out", "--size=16") == 0
+    assert Recording.open(tmp_path / "out").frame_shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize(
+    ("flag", "text"),
+    [
+        ("--size=160*90", "size must be WIDTHxHEIGHT or one side, as 160x90 or 64, got '160*90'"),
+        ("--size=0", "size must be at least 8x8 pixels, got 0x0"),
+        ("--fps=-1", "fps must be above 0 and at most 1000, got -1.0"),
+        ("--clip-length=0", "clip_length must be at least 2, got 0"),
+        ("--min-quality=2", "min_quality must lie in [0, 1], got 2.0"),
+    ],
+)
+def test_import_refuses_a_setting(video, tmp_path, capsys, flag, text):
+    assert text in refused(capsys, "import", video, "--out", tmp_path / "out", flag)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_text_file_is_no_video(tmp_path):
+    (tmp_path / "notes.mp4").write_text("hello")
+    command = [sys.executable, "-m", "genie_gym.cli", "data", "import", tmp_path / "notes.mp4"]
+    result = subprocess.run([*command, "--out", tmp_path / "out"], capture_output=True, text=True)
+    assert result.returncode == 2 and result.stdout == ""
+    [line] = result.stderr.splitlines()
+    assert line.startswith("genie-gym data: ") and "notes.mp4 cannot be decoded as video" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.mp4"]
+
+
+def test_export_writes_a_minari_dataset_and_says_how_to_open_it(tmp_path, capsys):
+    pytest.importorskip("minari", reason="minari is not installed: genie-gym[minari]")
+    recording, out = tmp_path / "recording", tmp_path / "sets" / "pong-random-v0"
+    assert main(["collect", "Pong", "--out", str(recording), "--steps=20", "--policy=random"]) == 0
+    capsys.readouterr()
+    assert run("export", recording, "--format=minari", "--out", out) == 0
+    opening, command = capsys.readouterr().out.splitlines()
+    assert opening == f"wrote {out}; open it with MINARI_DATASETS_PATH={out.parent}"
+    assert "minari.load_dataset('pong-random-v0')" in command
+
+
+def test_export_without_minari_is_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "minari", None)
+    line = refused(capsys, "export", tmp_path, "--format=minari", "--out=pong-v0")
+    assert "pip install 'genie-gym[minari]'" in line
