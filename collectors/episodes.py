@@ -10,42 +10,43 @@ from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from gymnasium.spaces import Box
+from jaxtyping import Shaped, UInt8
 
-from collectors.policies import Policy, make_policy
+from collectors.policies import Action, Policy, make_policy
+from collectors.rendered_env import RenderedEnv
+from collectors.settings import GYM_PREFIX, RecordingSettings
 from genie_gym.data.shards import EpisodeRows
 from genie_gym.envs.real import RealEnv
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RecordingSettings:
-    """Everything that the rows of a recording depend on."""
+@runtime_checkable
+class RecordedEnv(Protocol):
+    """What the recorder asks of an environment: observations are frames, steps are Gymnasium's."""
 
-    game: str
-    """Name of the ALE game."""
-    policy: str
-    """Name of the policy, as `make_policy` knows it."""
-    seed: int
-    """Seed of the whole recording."""
-    steps: int
-    """Actions in total."""
-    sticky: float
-    """Probability, per raw frame, that the emulator repeats its previous action."""
-    noop_max: int
-    """Most raw no-op frames after a reset."""
-    frame_size: int | None
-    """Side of a frame in pixels; None for the console's own size."""
-    frame_skip: int
-    """Raw frames per action."""
-    max_pool: bool
-    """Whether the last two raw frames are merged."""
-    max_episode_steps: int | None
-    """Actions after which an episode is truncated."""
-    shard_steps: int
-    """Actions after which a shard is closed, at the next end of an episode."""
+    observation_space: Any
+    """`Box(0, 255, (H, W, 3), uint8)`."""
+    action_space: Any
+    """`Discrete`, or a `Box` with one axis."""
+    metadata: dict[str, Any]
+    """Gymnasium's, with `render_fps` if the environment states it."""
+
+    @property
+    def action_meanings(self) -> list[str] | None:
+        """Name of every discrete action, in order; None for a `Box`."""
+
+    def reset(self, *, seed: int) -> tuple[UInt8[np.ndarray, "H W C"], dict[str, Any]]:
+        """Start an episode that depends on the seed alone."""
+
+    def step(
+        self, action: Any
+    ) -> tuple[UInt8[np.ndarray, "H W C"], float, bool, bool, dict[str, Any]]:
+        """Take an action."""
 
 
 def play_episode(settings: RecordingSettings, episode_id: int, max_actions: int) -> EpisodeRows:
@@ -62,7 +63,8 @@ def play_episode(settings: RecordingSettings, episode_id: int, max_actions: int)
     obs, _ = env.reset(seed=reset_seed)
     policy.reset(np.random.default_rng(policy_seed))
 
-    frames, actions, rewards = [obs], [], []
+    frames, rewards = [obs], []
+    actions: list[Action] = []
     terminated = truncated = False
     while not (terminated or truncated):
         actions.append(policy.act(obs))
@@ -76,7 +78,7 @@ def play_episode(settings: RecordingSettings, episode_id: int, max_actions: int)
     return EpisodeRows(
         episode_id=episode_id,
         frames=np.stack(frames),
-        actions=np.array([*actions, -1], np.int16),
+        actions=_action_rows(actions),
         rewards=np.array([*rewards, 0], np.float32),
         terminations=ends[0],
         truncations=ends[1],
@@ -84,6 +86,18 @@ def play_episode(settings: RecordingSettings, episode_id: int, max_actions: int)
         policy_seed=policy_seed,
         reset_seed=reset_seed,
     )
+
+
+def _action_rows(actions: list[Action]) -> Shaped[np.ndarray, "rows ..."]:
+    """Return the actions of an episode and one row more, on which none was taken."""
+    rows = np.array([*actions, actions[-1]])
+    rows = rows.astype(np.int16 if rows.ndim == 1 else np.float32)
+    rows[-1] = _no_action(rows)
+    return rows
+
+
+def _no_action(rows: Shaped[np.ndarray, "rows ..."]) -> float:
+    return -1.0 if rows.dtype == np.int16 else np.nan
 
 
 def cut_episode(episode: EpisodeRows, max_actions: int) -> EpisodeRows:
@@ -94,7 +108,7 @@ def cut_episode(episode: EpisodeRows, max_actions: int) -> EpisodeRows:
         key: getattr(episode, key)[: max_actions + 1].copy()
         for key in ("frames", "actions", "rewards", "terminations", "truncations")
     }
-    rows["actions"][-1] = -1
+    rows["actions"][-1] = _no_action(rows["actions"])
     rows["rewards"][-1] = 0
     rows["truncations"][-2] = True
     return replace(episode, **rows)
@@ -164,14 +178,34 @@ def _follow_parent() -> None:
 
 
 @lru_cache(maxsize=1)
-def make_player(settings: RecordingSettings) -> tuple[RealEnv, Policy]:
+def make_player(settings: RecordingSettings) -> tuple[RecordedEnv, Policy]:
     """Return the environment and the policy of a recording, kept from episode to episode.
 
     Raises:
-        GameError: the policy does not play the game.
+        GameError: the environment cannot be recorded, or the policy does not play it.
         ConfigError: a setting is out of its range, or the policy is unknown.
     """
-    env = RealEnv(
+    env = make_env(settings)
+    space, frame_shape = env.action_space, env.observation_space.shape
+    actions = space if isinstance(space, Box) else int(space.n)
+    return env, make_policy(settings.policy, settings.game, actions, frame_shape=frame_shape)
+
+
+def make_env(settings: RecordingSettings) -> RecordedEnv:
+    """Return the environment of a recording: the real game, or any that renders.
+
+    Raises:
+        GameError: the environment cannot be recorded.
+        ConfigError: a setting is out of its range.
+    """
+    if not settings.is_ale:
+        return RenderedEnv(
+            settings.game.removeprefix(GYM_PREFIX),
+            env_module=settings.env_module,
+            frame_size=settings.frame_size,
+            max_episode_steps=settings.max_episode_steps,
+        )
+    return RealEnv(
         settings.game,
         frame_size=settings.frame_size,
         frame_skip=settings.frame_skip,
@@ -180,7 +214,6 @@ def make_player(settings: RecordingSettings) -> tuple[RealEnv, Policy]:
         noop_max=settings.noop_max,
         max_episode_steps=settings.max_episode_steps,
     )
-    return env, make_policy(settings.policy, settings.game, len(env.action_meanings))
 
 
 # An emulator that outlives the interpreter makes ale-py print a page of leaks.

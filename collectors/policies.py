@@ -4,11 +4,27 @@ from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import UInt8
+from gymnasium.spaces import Box
+from jaxtyping import Float32, UInt8
 
+from collectors.breakout_player import BreakoutPlayer
+from collectors.freeway_player import FreewayPlayer
 from collectors.pong_player import PongPlayer
+from collectors.sb3_player import Sb3Player
+from collectors.settings import GYM_PREFIX
 from genie_gym.errors import ConfigError, GameError, did_you_mean
 from genie_gym.games import game_of
+
+Action = int | Float32[np.ndarray, " A"]
+POLICIES = ("random", "repeat", "scripted", "mixed")
+SCRIPTED: dict[str, Callable[[], "Policy"]] = {
+    "Breakout": BreakoutPlayer,
+    "Freeway": FreewayPlayer,
+    "Pong": PongPlayer,
+}
+DEFAULT_SHARES = {"Pong": {"scripted": 0.5, "repeat": 0.3, "random": 0.2}}
+OTHER_SHARES = {"repeat": 0.6, "random": 0.4}
+NOISE_LEVELS = (0.0, 0.1, 0.3, 0.6)
 
 
 @runtime_checkable
@@ -22,28 +38,38 @@ class Policy(Protocol):
     def reset(self, rng: np.random.Generator) -> None:
         """Begin an episode; every random number of it comes from `rng`."""
 
-    def act(self, obs: UInt8[np.ndarray, "H W C"]) -> int:
+    def act(self, obs: UInt8[np.ndarray, "H W C"]) -> Action:
         """Return the action to take on seeing a frame."""
 
 
 class RepeatPolicy:
-    """Keeps its last action with some probability, else draws uniformly; 0 is uniform play."""
+    """Keeps its last action with some probability, else draws uniformly; 0 is uniform play.
 
-    def __init__(self, num_actions: int, *, repeat_prob: float = 0.9) -> None:
+    Args:
+        actions: number of discrete actions, or a bounded Box.
+        repeat_prob: probability of keeping the action.
+    """
+
+    def __init__(self, actions: int | Box, *, repeat_prob: float = 0.9) -> None:
         self.description = f"repeat({repeat_prob:g})" if repeat_prob else "random"
-        self._num_actions = num_actions
+        self._actions = actions
         self._repeat_prob = repeat_prob
 
     def reset(self, rng: np.random.Generator) -> None:
         """Begin an episode with a fresh uniform action."""
         self._rng = rng
-        self._action = int(rng.integers(self._num_actions))
+        self._action = self._draw()
 
-    def act(self, obs: UInt8[np.ndarray, "H W C"]) -> int:
+    def act(self, obs: UInt8[np.ndarray, "H W C"]) -> Action:
         """Return the action; the frame is not looked at."""
         if self._rng.random() >= self._repeat_prob:
-            self._action = int(self._rng.integers(self._num_actions))
+            self._action = self._draw()
         return self._action
+
+    def _draw(self) -> Action:
+        if isinstance(self._actions, Box):
+            return self._rng.uniform(self._actions.low, self._actions.high).astype(np.float32)
+        return int(self._rng.integers(self._actions))
 
 
 class NoisyPolicy:
@@ -72,7 +98,7 @@ class NoisyPolicy:
         self._policy.reset(rng)
         self._burst_action: int | None = None
 
-    def act(self, obs: UInt8[np.ndarray, "H W C"]) -> int:
+    def act(self, obs: UInt8[np.ndarray, "H W C"]) -> Action:
         """Return the burst's action, or else the policy's."""
         action = self._policy.act(obs)
         if self._burst_action is not None and self._rng.random() < self._end_prob:
@@ -105,57 +131,86 @@ class MixedPolicy:
         self._policy = self._policies[rng.choice(len(self._policies), p=self._shares)]
         self._policy.reset(rng)
 
-    def act(self, obs: UInt8[np.ndarray, "H W C"]) -> int:
+    def act(self, obs: UInt8[np.ndarray, "H W C"]) -> Action:
         """Return the drawn policy's action."""
         return self._policy.act(obs)
 
 
-def _scripted(game: str, num_actions: int) -> Policy:
-    if game != "Pong":
-        raise GameError(
-            f"policy 'scripted' plays only Pong, got game {game!r}. "
-            "Take 'mixed', 'repeat' or 'random'"
-        )
-    return PongPlayer()
-
-
-def _mixed(game: str, num_actions: int) -> Policy:
-    held = RepeatPolicy(num_actions)
-    uniform = RepeatPolicy(num_actions, repeat_prob=0.0)
-    if game != "Pong":
-        return MixedPolicy([(held, 0.6), (uniform, 0.4)])
-    # Levels from a sure win to a sure loss: a world must know both sides of every point.
-    skilled: list[tuple[Policy, float]] = [
-        (NoisyPolicy(PongPlayer(), num_actions, noise=noise), 0.5 / 4)
-        for noise in (0.0, 0.1, 0.3, 0.6)
-    ]
-    return MixedPolicy([*skilled, (held, 0.3), (uniform, 0.2)])
-
-
-POLICIES: dict[str, Callable[[str, int], Policy]] = {
-    "random": lambda game, num_actions: RepeatPolicy(num_actions, repeat_prob=0.0),
-    "repeat": lambda game, num_actions: RepeatPolicy(num_actions),
-    "scripted": _scripted,
-    "mixed": _mixed,
-}
-
-
-def make_policy(name: str, game: str, num_actions: int) -> Policy:
+def make_policy(
+    name: str,
+    game: str,
+    actions: int | Box,
+    *,
+    frame_shape: tuple[int, ...] = (64, 64, 3),
+) -> Policy:
     """Return a policy by name.
 
     Args:
-        name: "random" (uniform), "repeat" (keeps its action nine times in ten), "scripted"
-            (Pong only: plays to win), or "mixed" (draws one of these per episode, the scripted
-            one at four levels of noise).
-        game: name or id of an ALE game.
-        num_actions: size of the game's action space.
+        name: "random" (uniform), "repeat" (keeps its action nine times in ten), "scripted" (plays
+            to win; Breakout, Freeway and Pong), "sb3:PATH" (a model that Stable-Baselines3 saved),
+            or "mixed" (draws one of these per episode, the scripted one at four levels of noise).
+            "mixed:scripted=0.6,random=0.4" names the shares, which need not add up to 1.
+        game: name or id of an ALE game, or "gym:ENV_ID".
+        actions: size of the action space, or a bounded Box.
+        frame_shape: height, width and 3 channels of the frames that the policy will see.
 
     Raises:
-        ConfigError: no policy has this name.
+        ConfigError: no policy has this name, a share is no number, or a model does not fit.
         GameError: the policy does not play this game.
     """
-    if name not in POLICIES:
-        raise ConfigError(
-            f"unknown policy {name!r}.{did_you_mean(name, POLICIES)} Known: {sorted(POLICIES)}"
+    if not game.startswith(GYM_PREFIX):
+        game = game_of(game)
+    kind, _, rest = name.partition(":")
+    if kind == "mixed":
+        default = DEFAULT_SHARES.get(game, OTHER_SHARES)
+        shares = default if name == "mixed" else _read_shares(name, rest)
+        choices: list[tuple[Policy, float]] = []
+        for part, share in shares.items():
+            levels = _levels(part, game, actions, frame_shape)
+            choices += [(level, share / len(levels)) for level in levels]
+        return MixedPolicy(choices)
+    if kind == "sb3" and rest:
+        return Sb3Player(rest, actions, frame_shape)
+    if name == "scripted":
+        return _scripted(game)
+    if name in ("random", "repeat"):
+        return RepeatPolicy(actions, repeat_prob=0.0 if name == "random" else 0.9)
+    raise ConfigError(
+        f"unknown policy {name!r}.{did_you_mean(name, POLICIES)} Known: {list(POLICIES)}, "
+        "mixed:POLICY=SHARE,POLICY=SHARE and sb3:PATH"
+    )
+
+
+def _levels(name: str, game: str, actions: int | Box, frame_shape: tuple[int, ...]) -> list[Policy]:
+    """Return the policies that share one part of a mixture."""
+    if name != "scripted":
+        return [make_policy(name, game, actions, frame_shape=frame_shape)]
+    # Levels from a sure win to a sure loss: a world must know both sides of every point.
+    players = [(_scripted(game), noise) for noise in NOISE_LEVELS]
+    assert isinstance(actions, int)  # as in every game that has a scripted player
+    return [NoisyPolicy(player, actions, noise=noise) for player, noise in players]
+
+
+def _scripted(game: str) -> Policy:
+    if game not in SCRIPTED:
+        raise GameError(
+            f"policy 'scripted' plays only {', '.join(SCRIPTED)}, got game {game!r}. "
+            "Take 'mixed', 'repeat' or 'random'"
         )
-    return POLICIES[name](game_of(game), num_actions)
+    return SCRIPTED[game]()
+
+
+def _read_shares(name: str, text: str) -> dict[str, float]:
+    """Read "scripted=0.6,random=0.4"."""
+    parts = [part.rpartition("=") for part in text.split(",")]
+    try:
+        shares = {policy: float(share) for policy, _, share in parts}
+    except ValueError:
+        shares = {}
+    is_readable = len(shares) == len(parts) and all(0 < share < np.inf for share in shares.values())
+    if not is_readable or any(policy.startswith("mixed") for policy in shares):
+        raise ConfigError(
+            "a mixture is written mixed:POLICY=SHARE,POLICY=SHARE, each of random, repeat, "
+            f"scripted and sb3:PATH at most once and with a share above 0, got {name!r}"
+        )
+    return shares

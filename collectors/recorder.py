@@ -10,7 +10,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from collectors.episodes import RecordingSettings, make_player, play_episodes
+from collectors.episodes import make_player, play_episodes
+from collectors.quota import Tally
+from collectors.settings import GYM_PREFIX, RecordingSettings, make_settings
 from genie_gym.data.hdf5 import Recording
 from genie_gym.data.shards import (
     MANIFEST_NAME,
@@ -23,7 +25,6 @@ from genie_gym.data.shards import (
 )
 from genie_gym.envs.real import RAW_FRAMES_PER_SECOND
 from genie_gym.errors import ConfigError, DataError
-from genie_gym.games import game_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +43,8 @@ class RecordingSummary:
     """Speed of this run; 0 if there was nothing left to record."""
     class_table: str
     """Rewards, and returns per policy, as text."""
+    quota_report: str
+    """Whether the quota of each sign was met, as text; empty if none was set."""
 
 
 def record(
@@ -49,16 +52,18 @@ def record(
     out: str | Path,
     *,
     steps: int,
-    policy: str = "mixed",
+    policy: str | None = None,
     seed: int = 0,
-    sticky: float = 0.0,
-    noop_max: int = 30,
+    sticky: float | None = None,
+    noop_max: int | None = None,
     frame_size: int | None = 64,
-    frame_skip: int = 4,
-    max_pool: bool = True,
+    frame_skip: int | None = None,
+    max_pool: bool | None = None,
     max_episode_steps: int | None = 27_000,
     num_envs: int = 1,
     shard_steps: int = 10_000,
+    min_events: int | None = None,
+    env_module: str | None = None,
     resume: bool = False,
     progress: bool = True,
 ) -> RecordingSummary:
@@ -68,43 +73,57 @@ def record(
     recording was broken and resumed. A kill loses at most the open shard.
 
     Args:
-        game: name or id of an ALE game: "Pong", "ALE/Pong-v5".
+        game: name or id of an ALE game ("Pong", "ALE/Pong-v5"), or "gym:" and the id of any other
+            Gymnasium environment that renders "rgb_array" ("gym:CartPole-v1").
         out: folder to write; created if absent.
         steps: actions in total; an episode still open then is closed as truncated.
-        policy: what plays: "random", "repeat", "scripted" or "mixed" (`collectors.policies`).
+        policy: what plays: "random", "repeat", "scripted", "mixed", "mixed:NAME=SHARE,..." or
+            "sb3:PATH" (`collectors.policies.make_policy`); by default "mixed" in ALE games and
+            "random" elsewhere. Loading "sb3:PATH" runs code from that file.
         seed: seed of the recording; another seed gives other episodes.
-        sticky: probability, per raw frame, that the emulator repeats its previous action.
-        noop_max: most raw no-op frames after a reset.
-        frame_size: side of a frame in pixels; None for the console's own size.
-        frame_skip: raw frames per action.
-        max_pool: whether the last two raw frames are merged.
+        sticky: probability, per raw frame, that the emulator repeats its previous action (0 by
+            default). This, `noop_max`, `frame_skip` and `max_pool` are for ALE games alone.
+        noop_max: most raw no-op frames after a reset (30 by default).
+        frame_size: side of a frame in pixels; None for the console's or the rendering's own size.
+        frame_skip: raw frames per action (4 by default).
+        max_pool: whether the last two raw frames are merged (they are by default).
         max_episode_steps: actions after which an episode is truncated; None for no limit.
         num_envs: worker processes. Above 1, a script must hold its calls under
             `if __name__ == "__main__":`, as for any spawned process.
         shard_steps: actions after which a shard is closed, at the next end of an episode.
+        min_events: stop before `steps`, at the first end of an episode with so many positive and
+            so many negative rewards in the recording.
+        env_module: module to import first, which registers the id of a "gym:" environment.
         resume: go on with the recording in `out`, start it if there is none, and do nothing if it
             is finished.
         progress: whether to show a progress bar.
 
     Raises:
-        GameError: the game is unknown, or the policy does not play it.
-        ConfigError: a number is out of its range, or the policy is unknown.
+        GameError: the game is unknown or cannot be recorded, or the policy does not play it.
+        ConfigError: a number is out of its range, the policy is unknown, or an option is set that
+            the environment does not have.
         DataError: `out` holds a recording and `resume` is off, or one with other settings.
     """
-    settings = RecordingSettings(
-        game=game_of(game),
+    settings = make_settings(
+        game,
         policy=policy,
+        env_module=env_module,
+        emulator={
+            "sticky": sticky,
+            "noop_max": noop_max,
+            "frame_skip": frame_skip,
+            "max_pool": max_pool,
+        },
         seed=seed,
         steps=steps,
-        sticky=sticky,
-        noop_max=noop_max,
         frame_size=frame_size,
-        frame_skip=frame_skip,
-        max_pool=max_pool,
         max_episode_steps=max_episode_steps,
         shard_steps=shard_steps,
+        min_events=min_events,
     )
     _check_counts(steps=steps, num_envs=num_envs, shard_steps=shard_steps)
+    if min_events is not None:
+        _check_counts(min_events=min_events)
     attributes = _shard_attributes(settings)
 
     folder = Path(out)
@@ -116,29 +135,32 @@ def record(
         tqdm(total=steps, initial=num_old_actions, unit="step", disable=not progress) as bar,
         closing(play_episodes(settings, manifest.num_episodes, num_left, num_envs)) as episodes,
     ):
-        manifest = _write_shards(folder, manifest, episodes, attributes, on_steps=bar.update)
-    return _summarize(folder, manifest, num_old_actions, time.monotonic() - start_time)
+        manifest = _write_shards(
+            folder, manifest, episodes, settings, attributes, on_steps=bar.update
+        )
+    return _summarize(folder, manifest, settings, num_old_actions, time.monotonic() - start_time)
 
 
 def _write_shards(
     folder: Path,
     manifest: Manifest,
     episodes: Iterator[EpisodeRows],
+    settings: RecordingSettings,
     attributes: dict[str, Any],
     *,
     on_steps: Callable[[int], object],
 ) -> Manifest:
-    steps, shard_steps = manifest.settings["steps"], manifest.settings["shard_steps"]
-    while manifest.num_actions < steps:
+    tally = Tally.of(manifest)
+    while not manifest.is_finished:
         with ShardWriter(folder, len(manifest.shards), attributes) as writer:
             for episode in episodes:
                 writer.append(episode)
+                tally = tally.plus(episode)
                 on_steps(episode.num_actions)
-                if writer.num_actions >= shard_steps:
+                if tally.is_enough(settings) or writer.num_actions >= settings.shard_steps:
                     break
             shards = (*manifest.shards, writer.close())
-        manifest = replace(manifest, shards=shards)
-        manifest = replace(manifest, is_finished=manifest.num_actions == steps)
+        manifest = replace(manifest, shards=shards, is_finished=tally.is_enough(settings))
         write_manifest(folder, manifest)
     return manifest
 
@@ -184,12 +206,21 @@ def _check_resumable(folder: Path, manifest: Manifest, settings: RecordingSettin
 
 def _shard_attributes(settings: RecordingSettings) -> dict[str, Any]:
     env, _ = make_player(settings)
-    env_keys = ("frame_size", "frame_skip", "max_pool", "sticky", "noop_max", "max_episode_steps")
-    return {
-        "env_id": f"ALE/{settings.game}-v5",
+    env_keys = ["frame_size", "max_episode_steps"]
+    fps: float | None
+    if settings.is_ale:
+        env_id = f"ALE/{settings.game}-v5"
+        fps = RAW_FRAMES_PER_SECOND / settings.frame_skip
+        env_keys += ["frame_skip", "max_pool", "sticky", "noop_max"]
+    else:
+        env_id = settings.game.removeprefix(GYM_PREFIX)
+        fps = env.metadata.get("render_fps")
+        env_keys += ["env_module"]
+    attributes = {
+        "env_id": env_id,
         "env_kwargs": json.dumps({key: getattr(settings, key) for key in env_keys}),
         "action_meanings": env.action_meanings,
-        "fps": RAW_FRAMES_PER_SECOND / settings.frame_skip,
+        "fps": fps,
         "frame_skip": settings.frame_skip,
         "max_pool": settings.max_pool,
         "sticky": settings.sticky,
@@ -197,10 +228,16 @@ def _shard_attributes(settings: RecordingSettings) -> dict[str, Any]:
         "policy": settings.policy,
         "seed": settings.seed,
     }
+    # What the environment does not state is left out: no name for a vector, perhaps no rate.
+    return {key: value for key, value in attributes.items() if value is not None}
 
 
 def _summarize(
-    folder: Path, manifest: Manifest, num_old_actions: int, seconds: float
+    folder: Path,
+    manifest: Manifest,
+    settings: RecordingSettings,
+    num_old_actions: int,
+    seconds: float,
 ) -> RecordingSummary:
     num_new_actions = manifest.num_actions - num_old_actions
     return RecordingSummary(
@@ -210,6 +247,7 @@ def _summarize(
         num_bytes=sum((folder / shard.file).stat().st_size for shard in manifest.shards),
         steps_per_second=num_new_actions / seconds if num_new_actions else 0.0,
         class_table=Recording.open(folder).class_table(),
+        quota_report=Tally.of(manifest).report(settings),
     )
 
 

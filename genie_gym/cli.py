@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from genie_gym import cli_import
 from genie_gym.errors import GenieError
@@ -42,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
         return sub
 
     _add_demo(command("demo", demo, "play a bundled world; write a film and a contact sheet"))
-    _add_collect(command("collect", collect, "record real play to HDF5"))
+    _add_collect(command("collect", collect, "record play to HDF5"))
     _add_train(command("train", train, "train the stack on a recording"))
     _add_export(command("export", export, "turn a run folder into a world bundle"))
     _add_evaluate(command("evaluate", evaluate, "judge a world on held-out play"))
@@ -74,12 +75,20 @@ def demo(options: argparse.Namespace) -> None:
 
     import genie_gym  # noqa: F401  (registers the ids)
     from collectors.policies import make_policy
-    from genie_gym.evaluation.demo import play, write_demo
+    from genie_gym.evaluation.demo import Player, play, write_demo
     from genie_gym.games import world_id
     from genie_gym.models.bundle import find_bundle, read_card
 
     card = read_card(find_bundle(options.world))
-    player = make_policy(options.policy, card["config"]["game"], card["config"]["num_actions"])
+    config = card["config"]
+    policy = make_policy(
+        options.policy,
+        config["game"],
+        config["num_actions"],
+        frame_shape=(config["height"], config["width"], 3),
+    )
+    # A game's actions are numbers, so its policy returns no vectors.
+    player = cast(Player, policy)
     env = gym.make(world_id(card["config"]["game"]), world=options.world, device=options.device)
     played = play(env, player, options.steps, options.seed)
     film, sheet = write_demo(played, options.out, card["fps"])
@@ -95,13 +104,29 @@ def demo(options: argparse.Namespace) -> None:
 
 
 def _add_collect(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("game", help="id or name of an ALE game, for example ALE/Pong-v5")
+    parser.add_argument(
+        "game", help="ALE game (ALE/Pong-v5), or gym:ENV_ID for anything that renders rgb_array"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the recording")
-    parser.add_argument("--steps", type=int, required=True, help="actions in total")
-    parser.add_argument("--policy", default="mixed", help="random, repeat, scripted or mixed")
+    parser.add_argument("--steps", type=int, required=True, help="actions in total, at most")
+    parser.add_argument(
+        "--min-events", type=int, help="stop early at so many rewards of each sign, + and -"
+    )
+    parser.add_argument(
+        "--policy",
+        help="random, repeat, scripted (Breakout, Freeway, Pong), mixed, "
+        "mixed:scripted=0.6,random=0.4, or sb3:PATH, a PPO, A2C or DQN zip of Stable-Baselines3. "
+        "Loading a zip RUNS CODE from it (pickle): name only files you trust. "
+        "Default: mixed for ALE games, random for others",
+    )
     parser.add_argument("--seed", type=seed_number, default=0, help="0 or more")
-    parser.add_argument("--sticky", type=float, default=0.0, help="probability of sticky actions")
-    parser.add_argument("--noop-max", type=int, default=30, help="most raw no-ops after a reset")
+    parser.add_argument(
+        "--sticky", type=float, help="probability of sticky actions (ALE only, default: 0)"
+    )
+    parser.add_argument(
+        "--noop-max", type=int, help="most raw no-ops after a reset (ALE only, default: 30)"
+    )
+    parser.add_argument("--env-module", help="module to import first; it registers gym:ENV_ID")
     parser.add_argument("--frame-size", type=int, default=64, help="side of a frame in pixels")
     parser.add_argument("--num-envs", type=int, default=1, help="worker processes")
     parser.add_argument("--shard-steps", type=int, default=10_000, help="actions a shard")
@@ -109,17 +134,20 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
 
 
 def collect(options: argparse.Namespace) -> None:
-    """Record real play and print what it holds."""
+    """Record play and print what it holds."""
     from collectors import record
 
-    names = ("steps", "policy", "seed", "sticky", "noop_max", "frame_size", "num_envs")
-    settings = {name: getattr(options, name) for name in (*names, "shard_steps", "resume")}
+    names = ("steps", "min_events", "policy", "seed", "sticky", "noop_max", "env_module")
+    more_names = ("frame_size", "num_envs", "shard_steps", "resume")
+    settings = {name: getattr(options, name) for name in (*names, *more_names)}
     summary = record(options.game, options.out, **settings)
     print(summary.class_table)
     print(
         f"{summary.num_steps} steps, {summary.num_episodes} episodes, {summary.num_bytes} bytes "
         f"in {summary.path}; {summary.steps_per_second:.0f} steps/s"
     )
+    if summary.quota_report:
+        print(summary.quota_report)
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:

@@ -29,7 +29,7 @@ class DivergedError(GenieError, RuntimeError):
 
 
 class GameError(GenieError, ValueError):
-    """Raised when a game is unknown, or a policy does not exist for it."""
+    """Raised when a game is unknown or cannot be recorded, or a policy does not exist for it."""
 
 
 class MissingExtraError(GenieError, ImportError):

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped, UInt8
 
 from genie_gym.data.layout import Layout, list_shards, opened, read_layout
+from genie_gym.data.reward_classes import listed_classes, reward_classes
 from genie_gym.data.shards import file_sha256, read_manifest
 from genie_gym.errors import DataError
 
@@ -159,18 +160,19 @@ class Recording:
     def class_table(self) -> str:
         """Return a table of how often each reward was earned, and of the returns per policy.
 
-        Mean returns are those of whole games: truncated episodes are left out.
+        Of more than 100 different rewards only the signs are counted. Mean returns are those of
+        whole games: truncated episodes are left out.
         """
         if not self.has_actions:
             return f"{self.num_frames} frames of video without actions or rewards"
         rewards = self._load_column("rewards")
         is_last = np.zeros(len(rewards), bool)
         is_last[[episode.start + episode.length - 1 for episode in self.episodes]] = True
-        values, counts = np.unique(rewards[~is_last], return_counts=True)
+        classes = listed_classes(reward_classes(rewards[~is_last]))
+        num_actions = max(sum(classes.values()), 1)
         lines = ["reward      steps   share"]
         lines += [
-            f"{value:>6g} {count:>10d} {count / max(counts.sum(), 1):>7.2%}"
-            for value, count in zip(values, counts, strict=True)
+            f"{name:>6} {count:>10d} {count / num_actions:>7.2%}" for name, count in classes.items()
         ]
         return "\n".join([*lines, "", *self._policy_table(rewards)])
 

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 from jaxtyping import Bool, Float32, Shaped, UInt8
 
+from genie_gym.data.reward_classes import listed_classes, reward_classes
 from genie_gym.errors import DataError
 
 FORMAT_VERSION = 1
@@ -69,7 +70,10 @@ class ShardEntry:
     sha256: str
     """Hash of the whole file."""
     reward_classes: dict[str, int]
-    """Number of actions that earned each reward: {"-1": 7, "0": 9990, "1": 3}."""
+    """Number of actions that earned each reward: {"-1": 7, "0": 9990, "1": 3}.
+
+    Of more than 100 rewards it holds the signs alone: {"-": 7, "0": 9990, "+": 3}.
+    """
 
     @property
     def num_actions(self) -> int:
@@ -196,7 +200,7 @@ class ShardWriter:
             rows=self._num_rows,
             episodes=self._num_episodes,
             sha256=sha256,
-            reward_classes=dict(sorted(self._reward_classes.items(), key=lambda x: float(x[0]))),
+            reward_classes=listed_classes(self._reward_classes),
         )
 
 
@@ -247,17 +251,6 @@ def read_manifest(folder: str | Path) -> Manifest | None:
     )
 
 
-def reward_classes(rewards: Float32[np.ndarray, " rows"]) -> dict[str, int]:
-    """Count how often every reward value occurs.
-
-    Example:
-        >>> reward_classes(np.array([0, 0, -1], np.float32))
-        {'-1': 1, '0': 2}
-    """
-    values, counts = np.unique(rewards, return_counts=True)
-    return {f"{value:g}": int(count) for value, count in zip(values, counts, strict=True)}
-
-
 def file_sha256(path: str | Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with open(path, "rb") as file:
@@ -288,7 +281,7 @@ def _create_dataset(file: h5py.File, key: str, values: Shaped[np.ndarray, "rows 
 
 def _versions() -> dict[str, str]:
     versions = {}
-    for package in ("ale-py", "genie-gym"):
+    for package in ("ale-py", "genie-gym", "gymnasium"):
         try:
             versions[f"{package.replace('-', '_')}_version"] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:  # run from a checkout, not installed

@@ -1,5 +1,8 @@
+import hashlib
+
 import numpy as np
 import pytest
+from gymnasium.spaces import Box
 
 from collectors.policies import POLICIES, NoisyPolicy, RepeatPolicy, make_policy
 from collectors.pong_player import PongPlayer, find_ball, find_paddle, reflect
@@ -70,9 +73,72 @@ def test_an_unknown_policy_is_refused_with_the_nearest_known_one():
         make_policy("scriptd", "Pong", 6)
 
 
-def test_the_scripted_policy_plays_pong_only():
-    with pytest.raises(GameError, match="plays only Pong, got game 'Breakout'"):
-        make_policy("scripted", "Breakout", 4)
+@pytest.mark.parametrize("name", ["scripted", "mixed:scripted=1,random=1"])
+def test_a_game_without_a_scripted_player_names_those_that_have_one(name):
+    text = "'scripted' plays only Breakout, Freeway, Pong, got game 'Alien'. Take 'mixed', 'repeat'"
+    with pytest.raises(GameError, match=text):
+        make_policy(name, "Alien", 18)
+
+
+@pytest.mark.parametrize(
+    ("game", "shares"),
+    [("Pong", "scripted=0.5,repeat=0.3,random=0.2"), ("Breakout", "repeat=0.6,random=0.4")],
+)
+def test_the_default_mixture_is_the_same_written_out(game, shares):
+    default, written = make_policy("mixed", game, 4), make_policy(f"mixed:{shares}", game, 4)
+    for seed in range(8):
+        assert actions_of(default, seed, 50) == actions_of(written, seed, 50)
+        assert default.description == written.description
+
+
+def test_the_default_mixture_draws_what_it_always_drew():
+    policy = make_policy("mixed", "Pong", 6)
+    digest = hashlib.sha256()
+    for seed in range(20):
+        digest.update(repr((actions_of(policy, seed, 100), policy.description)).encode())
+    assert digest.hexdigest()[:16] == "50c1596a72188e5a"
+
+
+def test_shares_are_those_of_the_mixture():
+    policy = make_policy("mixed:scripted=6,random=2,repeat=2", "Freeway", 3)
+    names = []
+    for seed in range(200):
+        policy.reset(np.random.default_rng(seed))
+        names.append(policy.description.split("(")[0])
+    # Binomial: four standard deviations are 28 and 23.
+    assert names.count("scripted") == pytest.approx(120, abs=28)
+    assert names.count("random") == pytest.approx(40, abs=23)
+
+
+@pytest.mark.parametrize("shares", ["", "random", "random=x", "random=0", "random=1,random=2"])
+def test_a_mixture_that_cannot_be_read_is_refused(shares):
+    text = "a mixture is written mixed:POLICY=SHARE,POLICY=SHARE, each of random, repeat"
+    with pytest.raises(ConfigError, match=text):
+        make_policy(f"mixed:{shares}", "Pong", 6)
+    with pytest.raises(ConfigError, match=r"unknown policy 'radnom'. Did you mean 'random'"):
+        make_policy("mixed:radnom=1", "Pong", 6)
+
+
+def test_a_box_is_drawn_uniformly_within_its_bounds():
+    low, high = np.array([-1, 2], np.float32), np.array([1, 10], np.float32)
+    actions = np.array(actions_of(make_policy("random", "gym:Any-v0", Box(low, high)), 0, 2000))
+    assert actions.dtype == np.float32
+    assert (actions >= low).all() and (actions <= high).all()
+    # Standard errors are 0.013 and 0.052.
+    np.testing.assert_allclose(actions.mean(axis=0), [0, 6], atol=0.25)
+
+
+def test_the_breakout_player_returns_the_ball_and_the_freeway_player_crosses():
+    for game, max_steps, least in (("Breakout", 400, 5), ("Freeway", 500, 4)):
+        env = RealEnv(game)
+        player = make_policy("scripted", game, int(env.action_space.n))
+        obs, _ = env.reset(seed=0)
+        player.reset(np.random.default_rng(0))
+        total = 0.0
+        for _ in range(max_steps):
+            obs, reward, *_ = env.step(player.act(obs))
+            total += reward
+        assert total >= least
 
 
 @pytest.mark.parametrize("frame_size", [64, 84, None])

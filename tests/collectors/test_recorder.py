@@ -173,7 +173,7 @@ def test_shards_without_a_manifest_are_left_alone(tmp_path):
         ({"policy": "scriptd"}, ConfigError, "Did you mean 'scripted'"),
         ({"sticky": 2.0}, ConfigError, "sticky must be a probability"),
         ({"game": "Pomg"}, GameError, "Did you mean 'Pong'"),
-        ({"game": "Breakout", "policy": "scripted"}, GameError, "plays only Pong"),
+        ({"game": "Alien", "policy": "scripted"}, GameError, "plays only Breakout, Freeway"),
     ],
 )
 def test_a_mistake_is_refused_before_anything_is_written(tmp_path, options, error, text):

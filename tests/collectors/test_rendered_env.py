@@ -1,0 +1,126 @@
+import sys
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from collectors import record
+from collectors.rendered_env import RenderedEnv
+from genie_gym.data.hdf5 import Recording
+from genie_gym.errors import ConfigError, GameError
+
+MODULE = """
+import gymnasium as gym, numpy as np
+
+class Counter(gym.Env):
+    metadata = {"render_modes": ["rgb_array"]}
+    action_space = gym.spaces.Discrete(3, start=5)
+    observation_space = gym.spaces.Box(0, 1, (1,))
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.shade = int(self.np_random.integers(100))
+        return np.zeros(1, np.float32), {}
+    def step(self, action):
+        self.shade += 1
+        return np.zeros(1, np.float32), float(action), False, False, {}
+    def render(self):
+        return np.full((6, 4, 3), self.shade, np.uint8)
+
+class Blind(Counter):
+    metadata = {"render_modes": ["ansi"]}
+
+class Grey(Counter):
+    def render(self):
+        return np.zeros((6, 4), np.uint8)
+
+class Many(Counter):
+    action_space = gym.spaces.MultiDiscrete([2, 2])
+
+for env in (Counter, Blind, Grey, Many):
+    gym.register(f"Test{env.__name__}-v0", env, max_episode_steps=7)
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Write a module that registers environments, to be imported by name."""
+    (tmp_path / "rendered_env_test_module.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "rendered_env_test_module"
+    sys.modules.pop("rendered_env_test_module", None)
+    for env in ("Counter", "Blind", "Grey", "Many"):
+        gym.registry.pop(f"Test{env}-v0", None)
+
+
+def test_any_environment_of_a_named_module_is_recorded(module, tmp_path):
+    options = {"steps": 16, "frame_size": 8, "env_module": module, "progress": False}
+    record("gym:TestCounter-v0", tmp_path / "out", **options)
+    recording = Recording.open(tmp_path / "out")
+    rows = recording.load()
+    assert [episode.length - 1 for episode in recording.episodes] == [7, 7, 2]
+    assert rows.actions.dtype == np.int16 and rows.frames.shape == (19, 8, 8, 3)
+    for episode in recording.episodes:
+        part = slice(episode.start, episode.start + episode.length)
+        # Every step makes the picture one level brighter.
+        np.testing.assert_array_equal(np.diff(rows.frames[part, 0, 0, 0]), 1)
+        np.testing.assert_array_equal(rows.rewards[part][:-1], rows.actions[part][:-1] + 5)
+        assert rows.actions[part][-1] == -1
+    starts = [rows.frames[episode.start, 0, 0, 0] for episode in recording.episodes]
+    assert len(set(starts)) == 3
+    expected = {"env_id": "TestCounter-v0", "policy": "random", "sticky": 0.0, "frame_skip": 1}
+    assert {key: recording.attributes[key] for key in expected} == expected
+    assert recording.action_meanings == ["5", "6", "7"] and "fps" not in recording.attributes
+
+
+@pytest.mark.parametrize(
+    ("env_id", "text"),
+    [
+        ("TestBlind-v0", r"it must render 'rgb_array', and renders \['ansi'\]"),
+        ("TestGrey-v0", r"frames must be uint8 \(H, W, 3\), got uint8 \(6, 4\)"),
+        ("TestMany-v0", r"actions must be Discrete, or a Box .* got MultiDiscrete"),
+        ("TestNone-v0", "it cannot be made"),
+    ],
+)
+def test_what_cannot_be_recorded_is_refused(module, tmp_path, env_id, text):
+    with pytest.raises(GameError, match=f"gym:{env_id} cannot be recorded: .*{text}"):
+        record(f"gym:{env_id}", tmp_path / "out", steps=5, env_module=module, progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_module_that_cannot_be_imported_is_refused():
+    with pytest.raises(ConfigError, match="env_module 'no_such_module' cannot be imported"):
+        RenderedEnv("CartPole-v1", env_module="no_such_module")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("sticky", 0.5), ("noop_max", 1), ("frame_skip", 4), ("max_pool", True)],
+)
+def test_options_of_the_emulator_are_refused(tmp_path, option, value):
+    with pytest.raises(ConfigError, match=f"{option} is an option of the Atari emulator"):
+        record("gym:CartPole-v1", tmp_path, steps=5, **{option: value})
+
+
+def test_cart_pole_is_recorded_and_resumed(tmp_path):
+    pytest.importorskip("pygame")
+    options = {"steps": 40, "shard_steps": 15, "progress": False}
+    record("gym:CartPole-v1", tmp_path / "one", **options)
+    record("gym:CartPole-v1", tmp_path / "two", **options)
+    first, second = (Recording.open(tmp_path / name).load() for name in ("one", "two"))
+    np.testing.assert_array_equal(first.frames, second.frames)
+    np.testing.assert_array_equal(first.actions, second.actions)
+    assert first.frames.shape[1:] == (64, 64, 3) and first.frames.std() > 5
+    assert first.rewards.sum() == 40 and first.terminations.any()
+    assert record("gym:CartPole-v1", tmp_path / "one", resume=True, **options).num_steps == 40
+
+
+def test_vector_actions_are_float32_rows_that_end_in_nan(tmp_path):
+    pytest.importorskip("pygame")
+    record("gym:Pendulum-v1", tmp_path, steps=30, progress=False)
+    recording = Recording.open(tmp_path)
+    rows = recording.load()
+    assert rows.actions.dtype == np.float32 and rows.actions.shape == (31, 1)
+    assert np.isnan(rows.actions[-1]).all() and (abs(rows.actions[:-1]) <= 2).all()
+    assert recording.action_meanings is None and recording.attributes["fps"] == 30.0
