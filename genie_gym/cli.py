@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from genie_gym.cli_data import add_data
 from genie_gym.errors import GenieError
 
 STAGE_NAMES = ("tokenizer", "lam", "dynamics", "reward")
@@ -14,10 +15,10 @@ STAGE_FLAGS = ("max_steps", "save_every", "batch_size", "gradient_accumulation_s
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, 2 after a one-line error, or 130 after Ctrl-C."""
+    """Run one command; return its code, 2 after a one-line error, or 130 after Ctrl-C."""
     options = build_parser().parse_args(arguments)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except (GenieError, OSError) as error:
         text = " ".join(str(error).splitlines())
         print(f"genie-gym {options.command}: {text}", file=sys.stderr)
@@ -25,7 +26,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"genie-gym {options.command}: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,6 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add_demo(command("demo", demo, "play a bundled world; write a film and a contact sheet"))
     _add_collect(command("collect", collect, "record real play to HDF5"))
+    text = "verify, repair and show recordings"
+    add_data(commands.add_parser("data", help=text, description=text))
     _add_train(command("train", train, "train the stack on a recording"))
     _add_export(command("export", export, "turn a run folder into a world bundle"))
     _add_evaluate(command("evaluate", evaluate, "judge a world on held-out play"))
