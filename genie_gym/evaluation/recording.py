@@ -48,7 +48,7 @@ def write_pictures(recording: Recording, folder: Path) -> tuple[Path, Path]:
     sheet, film = folder / "recording.png", folder / "recording.mp4"
     captions = _captions(recording)
     count = min(NUM_STILLS, recording.num_frames)
-    chosen = np.linspace(0, recording.num_frames - 1, count).round().astype(int)
+    chosen = np.linspace(0, recording.num_frames - 1, count).round().astype(int).tolist()
     # One by one: a recording need not fit into memory.
     stills = [_captioned(recording.load_frames(i, i + 1)[0], captions[i]) for i in chosen]
     contact_sheet(sheet, np.stack(stills), labels=[f"row {i}" for i in chosen], scale=1)
