@@ -18,6 +18,7 @@ from genie_gym.data.shards import (
     MANIFEST_NAME,
     EpisodeRows,
     Manifest,
+    ShardEntry,
     ShardWriter,
     file_sha256,
     read_manifest,
@@ -129,40 +130,69 @@ def record(
     folder = Path(out)
     manifest = _open_manifest(folder, settings, resume=resume)
     num_old_actions = manifest.num_actions
-    num_left = steps - num_old_actions
     start_time = time.monotonic()
-    with (
-        tqdm(total=steps, initial=num_old_actions, unit="step", disable=not progress) as bar,
-        closing(play_episodes(settings, manifest.num_episodes, num_left, num_envs)) as episodes,
-    ):
-        manifest = _write_shards(
-            folder, manifest, episodes, settings, attributes, on_steps=bar.update
-        )
+    with tqdm(total=steps, initial=num_old_actions, unit="step", disable=not progress) as bar:
+        while not manifest.is_complete:
+            before, after = _split_at_gap(manifest)
+            first_episode, num_left = before.num_episodes, steps - before.num_actions
+            with closing(play_episodes(settings, first_episode, num_left, num_envs)) as episodes:
+                manifest = _write_shards(
+                    folder, before, after, episodes, settings, attributes, on_steps=bar.update
+                )
     return _summarize(folder, manifest, settings, num_old_actions, time.monotonic() - start_time)
+
+
+def _split_at_gap(manifest: Manifest) -> tuple[Manifest, tuple[ShardEntry, ...]]:
+    """Return the manifest up to the first shard that is not there, and the shards behind it."""
+    entries = enumerate(manifest.shards)
+    gap = next((i for i, shard in entries if shard.index != i), len(manifest.shards))
+    return replace(manifest, shards=manifest.shards[:gap]), manifest.shards[gap:]
 
 
 def _write_shards(
     folder: Path,
     manifest: Manifest,
+    after: tuple[ShardEntry, ...],
     episodes: Iterator[EpisodeRows],
     settings: RecordingSettings,
     attributes: dict[str, Any],
     *,
     on_steps: Callable[[int], object],
 ) -> Manifest:
+    """Write shards until the recording is whole, or until they reach those behind the gap."""
     tally = Tally.of(manifest)
-    while not manifest.is_finished:
-        with ShardWriter(folder, len(manifest.shards), attributes) as writer:
+    while not tally.is_enough(settings):
+        index = len(manifest.shards)
+        if after and after[0].index == index:
+            break
+        with ShardWriter(folder, index, attributes) as writer:
             for episode in episodes:
                 writer.append(episode)
                 tally = tally.plus(episode)
                 on_steps(episode.num_actions)
                 if tally.is_enough(settings) or writer.num_actions >= settings.shard_steps:
                     break
+            if after and (after[0].index == index + 1 or tally.is_enough(settings)):
+                _check_reaches(folder / after[0].file, episode.episode_id + 1)
             shards = (*manifest.shards, writer.close())
-        manifest = replace(manifest, shards=shards, is_finished=tally.is_enough(settings))
-        write_manifest(folder, manifest)
-    return manifest
+        manifest = replace(manifest, shards=shards)
+        write_manifest(folder, _join(manifest, after))
+    return _join(manifest, after)
+
+
+def _join(manifest: Manifest, after: tuple[ShardEntry, ...]) -> Manifest:
+    whole = replace(manifest, shards=(*manifest.shards, *after))
+    return replace(whole, is_finished=whole.is_complete)
+
+
+def _check_reaches(shard: Path, next_episode: int) -> None:
+    first_episode = Recording.open(shard).episodes[0].episode_id
+    if first_episode != next_episode:
+        raise DataError(
+            f"the gap before {shard} cannot be filled: episodes played now lead to episode "
+            f"{next_episode}, but it begins with {first_episode}. It was recorded with another "
+            "version of the emulator: install that one, or record again to another --out"
+        )
 
 
 def _open_manifest(folder: Path, settings: RecordingSettings, *, resume: bool) -> Manifest:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from genie_gym import cli_import
+from genie_gym.cli_data import add_data
 from genie_gym.errors import GenieError
 
 STAGE_NAMES = ("tokenizer", "lam", "dynamics", "reward")
@@ -16,10 +16,10 @@ STAGE_FLAGS = ("max_steps", "save_every", "batch_size", "gradient_accumulation_s
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, 2 after a one-line error, or 130 after Ctrl-C."""
+    """Run one command; return its code, 2 after a one-line error, or 130 after Ctrl-C."""
     options = build_parser().parse_args(arguments)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except (GenieError, OSError) as error:
         text = " ".join(str(error).splitlines())
         print(f"genie-gym {options.command}: {text}", file=sys.stderr)
@@ -27,7 +27,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"genie-gym {options.command}: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -44,11 +43,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add_demo(command("demo", demo, "play a bundled world; write a film and a contact sheet"))
     _add_collect(command("collect", collect, "record play to HDF5"))
+    text = "check, repair, show, import and export recordings"
+    add_data(commands.add_parser("data", help=text, description=text))
     _add_train(command("train", train, "train the stack on a recording"))
     _add_export(command("export", export, "turn a run folder into a world bundle"))
     _add_evaluate(command("evaluate", evaluate, "judge a world on held-out play"))
     _add_info(command("info", info, "print the card of a world"))
-    _add_data(commands.add_parser("data", help="work on recordings"))
     return parser
 
 
@@ -271,16 +271,6 @@ def info(options: argparse.Namespace) -> None:
         "start_contexts": len(world.starts),
     }
     print(yaml.safe_dump(card, sort_keys=False), end="")
-
-
-def _add_data(parser: argparse.ArgumentParser) -> None:
-    commands = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
-    videos = commands.add_parser("import", help="turn videos into a recording without actions")
-    cli_import.add_import(videos)
-    videos.set_defaults(run=cli_import.import_videos)
-    dataset = commands.add_parser("export", help="write a recording for another library")
-    cli_import.add_export(dataset)
-    dataset.set_defaults(run=cli_import.export_dataset)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ def from_dict(cls: type[ConfigT], values: Mapping[str, Any], name: str = "config
     """Build a config dataclass from nested mappings; absent keys keep their defaults.
 
     Args:
-        cls: a dataclass whose fields are plain values, tuples of them, or such dataclasses.
+        cls: a dataclass whose fields are plain values, tuples or dicts of them, or such
+            dataclasses.
         values: the mapping, for example from YAML.
         name: where the mapping stands, for error texts: "config.tokenizer".
 
@@ -107,6 +108,13 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{name} must be a list, got {value!r}")
         return tuple(_convert(typing.get_args(hint)[0], item, name) for item in value)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{name} must be a mapping, got {value!r}")
+        _, inner = typing.get_args(hint)
+        return {key: _convert(inner, item, f"{name}.{key}") for key, item in value.items()}
+    if hint is typing.Any:
+        return value
     if origin is typing.Literal:
         allowed = typing.get_args(hint)
         if value not in allowed:

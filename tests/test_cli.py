@@ -16,7 +16,7 @@ from genie_gym.cli import STAGE_NAMES, main
 from genie_gym.models.stack import STAGES
 
 TINY = Path(__file__).parents[1] / "configs" / "tiny.yaml"
-COMMANDS = ("demo", "collect", "train", "export", "evaluate", "info")
+COMMANDS = ("demo", "collect", "data", "train", "export", "evaluate", "info")
 
 
 def refused(arguments, capsys):

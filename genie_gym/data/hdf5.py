@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float32, Int64, Shaped, UInt8
 
 from genie_gym.data.layout import Layout, list_shards, opened, read_layout
 from genie_gym.data.reward_classes import listed_classes, reward_classes
-from genie_gym.data.shards import file_sha256, read_manifest
+from genie_gym.data.shards import read_manifest
 from genie_gym.errors import DataError
 
 COLUMNS = ("actions", "rewards", "terminations", "truncations")
@@ -142,20 +142,44 @@ class Recording:
         Raises:
             DataError: a value is not finite or out of its range, or a file cannot be read.
         """
-        frames = np.empty((self.num_frames, *self.frame_shape), np.uint8)
-        start = 0
-        for shard, layout in zip(self.shards, self._layouts, strict=True):
-            with opened(shard) as file:
-                target = frames[start : start + layout.num_rows]
-                if layout.is_video:
-                    _read_video(file[layout.frames_key], layout, shard, target)
-                else:
-                    file["frames"].read_direct(target)
-            start += layout.num_rows
+        frames = self.load_frames(0, self.num_frames)
         columns: dict[str, Any] = {}
         if self.has_actions:
-            columns = {key: self._load_column(key) for key in COLUMNS}
+            columns = {key: self.load_column(key) for key in COLUMNS}
         return Rows(frames=frames, episode_ids=self._episode_ids(), **columns)
+
+    def load_frames(self, start: int, stop: int) -> UInt8[np.ndarray, "rows H W C"]:
+        """Read the frames of some neighbouring rows, counted over the whole recording.
+
+        Raises:
+            DataError: a value is not finite or out of its range, or a file cannot be read.
+        """
+        frames = np.empty((stop - start, *self.frame_shape), np.uint8)
+        first = 0
+        for shard, layout in zip(self.shards, self._layouts, strict=True):
+            begin, end = max(start, first), min(stop, first + layout.num_rows)
+            if begin < end:
+                target = frames[begin - start : end - start]
+                with opened(shard) as file:
+                    _read_frames(file[layout.frames_key], layout, shard, begin - first, target)
+            first += layout.num_rows
+        return frames
+
+    def load_column(self, key: str) -> Shaped[np.ndarray, "rows ..."]:
+        """Read one of the `COLUMNS`, all rows.
+
+        Raises:
+            DataError: a reward is not finite, or a file cannot be read.
+        """
+        parts = []
+        for shard in self.shards:
+            with opened(shard) as file:
+                parts.append(file[key][:])
+        values = np.concatenate(parts)
+        if key == "rewards" and not np.isfinite(values).all():
+            row = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise DataError(f"{self.path}: rewards must be finite, row {row} is {values[row]}")
+        return values
 
     def class_table(self) -> str:
         """Return a table of how often each reward was earned, and of the returns per policy.
@@ -165,7 +189,7 @@ class Recording:
         """
         if not self.has_actions:
             return f"{self.num_frames} frames of video without actions or rewards"
-        rewards = self._load_column("rewards")
+        rewards = self.load_column("rewards")
         is_last = np.zeros(len(rewards), bool)
         is_last[[episode.start + episode.length - 1 for episode in self.episodes]] = True
         classes = listed_classes(reward_classes(rewards[~is_last]))
@@ -176,22 +200,8 @@ class Recording:
         ]
         return "\n".join([*lines, "", *self._policy_table(rewards)])
 
-    def verify(self) -> None:
-        """Compare every shard with the hash that the manifest holds; no manifest, no check.
-
-        Raises:
-            DataError: a shard changed after it was written.
-        """
-        manifest = read_manifest(self.path) if self.path.is_dir() else None
-        for shard in manifest.shards if manifest else ():
-            if file_sha256(self.path / shard.file) != shard.sha256:
-                raise DataError(
-                    f"{self.path / shard.file} changed since it was written: its SHA-256 is not "
-                    "the manifest's. Restore the file, or record again"
-                )
-
     def _policy_table(self, rewards: Float32[np.ndarray, " rows"]) -> list[str]:
-        terminations = self._load_column("terminations")
+        terminations = self.load_column("terminations")
         num_steps: dict[str, int] = defaultdict(int)
         num_episodes: dict[str, int] = defaultdict(int)
         returns: dict[str, list[float]] = defaultdict(list)
@@ -212,17 +222,6 @@ class Recording:
             )
         return lines
 
-    def _load_column(self, key: str) -> Shaped[np.ndarray, "rows ..."]:
-        parts = []
-        for shard in self.shards:
-            with opened(shard) as file:
-                parts.append(file[key][:])
-        values = np.concatenate(parts)
-        if key == "rewards" and not np.isfinite(values).all():
-            row = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise DataError(f"{self.path}: rewards must be finite, row {row} is {values[row]}")
-        return values
-
     def _episode_ids(self) -> Int64[np.ndarray, " rows"]:
         ids = [episode.episode_id for episode in self.episodes]
         return np.repeat(np.array(ids, np.int64), [episode.length for episode in self.episodes])
@@ -240,23 +239,32 @@ def _check_manifest(path: Path, shards: list[Path], layouts: list[Layout]) -> No
             )
 
 
-def _read_video(
-    dataset: h5py.Dataset, layout: Layout, path: Path, target: UInt8[np.ndarray, "T H W C"]
+def _read_frames(
+    dataset: h5py.Dataset,
+    layout: Layout,
+    path: Path,
+    first: int,
+    target: UInt8[np.ndarray, "T H W C"],
 ) -> None:
+    """Fill `target` with the file's frames from row `first` on."""
+    if not layout.is_video:
+        dataset.read_direct(target, np.s_[first : first + len(target)])
+        return
     rows_at_once = 1024
-    for start in range(0, len(dataset), rows_at_once):
-        frames = dataset[start : start + rows_at_once]
+    for start in range(0, len(target), rows_at_once):
+        stop = min(start + rows_at_once, len(target))
+        frames = dataset[first + start : first + stop]
         if frames.dtype != np.uint8:
             if not (np.isfinite(frames).all() and frames.min() >= 0 and frames.max() <= 1):
                 raise DataError(
                     f"{path}: float {layout.frames_key} must lie in [0, 1], got "
-                    f"{frames.min()} to {frames.max()} in rows from {start}. Divide them, or "
-                    "store uint8"
+                    f"{frames.min()} to {frames.max()} in rows from {first + start}. Divide them, "
+                    "or store uint8"
                 )
             frames = np.rint(frames * 255).astype(np.uint8)
         if layout.is_channels_first:
             frames = np.moveaxis(frames, 1, -1)
-        target[start : start + rows_at_once] = frames
+        target[start:stop] = frames
 
 
 def _find_episodes(layout: Layout, shard: int, first_row: int) -> list[Episode]:

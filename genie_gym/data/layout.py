@@ -1,6 +1,8 @@
 """Checking that HDF5 files are laid out as format version 1 says, before any row is read."""
 
+import fnmatch
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +14,9 @@ import numpy as np
 from jaxtyping import Int64
 
 from genie_gym.data.shards import FORMAT_VERSION, ROW_KEYS, read_manifest
-from genie_gym.errors import DataError
+from genie_gym.errors import DataError, GenieError
 
+SHARD_PATTERN = "shard-*.h5"
 VIDEO_KEYS = ("frames", "images")
 DTYPES = {
     "frames": ("uint8",),
@@ -62,24 +65,38 @@ def list_shards(path: Path) -> list[Path]:
     Raises:
         DataError: there is nothing there, or a shard of the manifest is missing.
     """
-    if not path.exists():
+    # A link that leads nowhere is there: opening it says what is wrong with it.
+    if not os.path.lexists(path):
         raise DataError(
             f"recording {path} does not exist. Record one: genie-gym collect ALE/Pong-v5 "
             f"--out {path} --steps 10000"
         )
-    if path.is_file():
+    if not path.is_dir():
         return [path]
     manifest = read_manifest(path)
     if manifest is None:
-        shards = sorted(path.glob("shard-*.h5"))
+        shards = find_shards(path)
     else:
         shards = [path / shard.file for shard in manifest.shards]
     if not shards:
         raise DataError(f"{path} holds no closed shard (shard-*.h5). Record one, or --resume it")
     for shard in shards:
-        if not shard.is_file():
+        if not os.path.lexists(shard):
             raise DataError(f"{shard} is missing, but the manifest lists it. Restore it")
     return shards
+
+
+def find_shards(folder: Path) -> list[Path]:
+    """Return all closed shards that lie in a folder, by name, whatever the manifest lists.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}. Check its rights") from error
+    return [folder / name for name in sorted(fnmatch.filter(names, SHARD_PATTERN))]
 
 
 @contextmanager
@@ -90,9 +107,18 @@ def opened(path: Path) -> Iterator[h5py.File]:
         DataError: the file is no HDF5 file, or is truncated; also when that shows later.
     """
     try:
+        path.open("rb").close()
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read: {error.strerror}. Check where its links lead, and its rights"
+        ) from error
+    try:
         with h5py.File(path, "r") as file:
             yield file
-    except OSError as error:
+    except GenieError:
+        raise
+    # What h5py raises on a damaged file depends on where the damage lies.
+    except (OSError, RuntimeError, LookupError, TypeError, ValueError, MemoryError) as error:
         raise DataError(
             f"{path} cannot be read as HDF5: {' '.join(str(error).split())}. It is truncated or "
             "no HDF5 file: copy it again, or record it again"
@@ -106,122 +132,162 @@ def read_layout(path: Path) -> Layout:
         DataError: the file is not laid out as the format says; the text names file and key.
     """
     with opened(path) as file:
-        _check_links(file, path)
-        attributes = {
-            key: value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-            for key, value in file.attrs.items()
-        }
-        frames_keys = [key for key in file if key != "episode_ids"]
-        if len(frames_keys) == 1 and frames_keys[0] in VIDEO_KEYS:
-            return _video_layout(file, path, frames_keys[0], attributes)
-        _check_version(attributes, path)
-        _check_keys(file, path)
-        episode_ids, episode_attributes = _read_episodes(file, path)
+        problems = find_problems(file)
+        if problems:
+            raise DataError(f"{path}: {problems[0]}")
+        attributes = _plain_attributes(file)
+        if key := _video_key(file):
+            return _video_layout(file, key, attributes)
         return Layout(
-            num_rows=len(episode_ids),
+            num_rows=len(file["frames"]),
             frame_shape=file["frames"].shape[1:],
             frames_key="frames",
             is_video=False,
             is_channels_first=False,
             action_shape=file["actions"].shape[1:],
-            episode_ids=episode_ids,
-            episode_attributes=episode_attributes,
+            episode_ids=file["episode_ids"][:],
+            episode_attributes=_episode_attributes(file),
             attributes=attributes,
         )
 
 
-def _read_episodes(
-    file: h5py.File, path: Path
-) -> tuple[Int64[np.ndarray, " rows"], dict[str, dict[str, Any]]]:
-    """Return the episode of each row, and what the file says of each episode."""
-    episode_ids = file["episode_ids"][:]
-    if 1 + np.count_nonzero(np.diff(episode_ids)) != len(np.unique(episode_ids)):
-        raise DataError(
-            f"{path}: rows of one episode must be neighbours, but an episode_ids value comes "
-            "back after another. Sort the rows by episode"
-        )
-    about = file["episode_ids"].attrs.items()
-    return episode_ids, {key: json.loads(value) for key, value in about}
+def _episode_attributes(file: h5py.File) -> dict[str, dict[str, Any]]:
+    return {key: json.loads(value) for key, value in file["episode_ids"].attrs.items()}
 
 
-def _check_links(file: h5py.File, path: Path) -> None:
+def find_problems(file: h5py.File) -> list[str]:
+    """Return every way in which a file is not laid out as the format says, as sentences."""
+    problems = list(_link_problems(file))
+    if problems:
+        return problems
+    attributes = _plain_attributes(file)
+    if key := _video_key(file):
+        if "format_version" in attributes:
+            problems = list(_attribute_problems(attributes))
+        problems += _video_problems(file, key)
+    else:
+        problems = [*_attribute_problems(attributes), *_key_problems(file)]
+    if problems or "episode_ids" not in file:
+        return problems
+    return list(_episode_problems(file["episode_ids"]))
+
+
+def _plain_attributes(file: h5py.File) -> dict[str, Any]:
+    return {
+        key: value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+        for key, value in file.attrs.items()
+    }
+
+
+def _link_problems(file: h5py.File) -> Iterator[str]:
     for key in file:
         if not isinstance(file.get(key, getlink=True), h5py.HardLink):
-            raise DataError(
-                f"{path}: {key!r} is a link to elsewhere, and links are not followed. Copy the "
-                "rows into the file"
+            yield (
+                f"{key!r} is a link to elsewhere, and links are not followed. Copy the rows into "
+                "the file"
             )
-        if not isinstance(file[key], h5py.Dataset):
-            raise DataError(f"{path}: {key!r} is a group. Allowed: datasets {list(ROW_KEYS)}")
-        if file[key].external or file[key].is_virtual:
-            raise DataError(
-                f"{path}: {key!r} is stored in another file, which is not followed. Copy the rows "
-                "into the file"
+        elif not isinstance(file[key], h5py.Dataset):
+            yield f"{key!r} is a group. Allowed: datasets {list(ROW_KEYS)}"
+        elif file[key].external or file[key].is_virtual:
+            yield (
+                f"{key!r} is stored in another file, which is not followed. Copy the rows into "
+                "the file"
             )
 
 
-def _check_version(attributes: dict[str, Any], path: Path) -> None:
+def _attribute_problems(attributes: dict[str, Any]) -> Iterator[str]:
     version = attributes.get("format_version")
     if version is None:
-        raise DataError(
-            f"{path} has no attribute 'format_version', so it is no recording of genie-gym. A "
-            f"foreign file is read as video if it holds one of {list(VIDEO_KEYS)}, and beside it "
-            "nothing but 'episode_ids'"
+        yield (
+            "has no attribute 'format_version', so it is no recording of genie-gym. A foreign "
+            f"file is read as video if it holds one of {list(VIDEO_KEYS)}, and beside it nothing "
+            "but 'episode_ids'"
         )
-    if version != FORMAT_VERSION:
-        raise DataError(
-            f"{path} has format version {version!r}; this genie_gym reads {FORMAT_VERSION}. "
-            "Upgrade genie_gym or record again"
+    elif version != FORMAT_VERSION:
+        yield (
+            f"has format version {version!r}; this genie_gym reads {FORMAT_VERSION}. Upgrade "
+            "genie_gym or record again"
         )
+    meanings = attributes.get("action_meanings", [])
+    if not isinstance(meanings, list) or not all(isinstance(name, str) for name in meanings):
+        yield f"attribute 'action_meanings' must be a list of names, got {meanings!r}"
 
 
-def _check_keys(file: h5py.File, path: Path) -> None:
+def _key_problems(file: h5py.File) -> Iterator[str]:
     for key in ROW_KEYS:
         if key not in file:
-            raise DataError(f"{path} has no dataset {key!r}. Needed: {list(ROW_KEYS)}")
+            yield f"has no dataset {key!r}. Needed: {list(ROW_KEYS)}"
     for key in file:
         if key not in ROW_KEYS:
-            raise DataError(
-                f"{path} has an unknown key {key!r}. Allowed: {list(ROW_KEYS)}. Delete it"
-            )
+            yield f"has an unknown key {key!r}. Allowed: {list(ROW_KEYS)}. Delete it"
 
-    for key, dtypes in DTYPES.items():
-        dtype, shape = str(file[key].dtype), file[key].shape
-        if dtype not in dtypes:
-            raise DataError(f"{path}: {key} must be {' or '.join(dtypes)}, got {dtype}")
+    shapes: dict[str, tuple[int, ...]] = {
+        key: file[key].shape or () for key in ROW_KEYS if key in file
+    }
+    for key, shape in shapes.items():
+        dtype = str(file[key].dtype)
+        if dtype not in DTYPES[key]:
+            yield f"{key} must be {' or '.join(DTYPES[key])}, got {dtype}"
         num_axes = {"frames": 4, "actions": 1 if dtype == "int16" else 2}.get(key, 1)
-        if len(shape) != num_axes or (key == "frames" and shape[-1] != 3):
+        if len(shape) != num_axes or (key == "frames" and (shape[-1] != 3 or 0 in shape[1:])):
             expected = "(rows, H, W, 3)" if key == "frames" else f"{num_axes} axes, rows first"
-            raise DataError(f"{path}: {key} must be {expected}, got shape {shape}")
-        if shape[0] != file["frames"].shape[0] or not shape[0]:
-            raise DataError(
-                f"{path}: {key} has {shape[0]} rows, and frames {file['frames'].shape[0]}. Every "
-                "key has one row per frame, and at least one. Record it again"
+            yield f"{key} must be {expected}, got shape {shape}"
+        elif not shape[0] or shape[0] != (shapes.get("frames") or shape)[0]:
+            yield (
+                f"{key} has {shape[0]} rows, and frames {(shapes.get('frames') or shape)[0]}. "
+                "Every key has one row per frame, and at least one. Record it again"
             )
 
 
-def _video_layout(file: h5py.File, path: Path, key: str, attributes: dict[str, Any]) -> Layout:
-    if "format_version" in attributes:
-        _check_version(attributes, path)
-    dtype, shape = file[key].dtype, file[key].shape
-    is_channels_last = len(shape) == 4 and shape[3] in (1, 3)
-    is_channels_first = len(shape) == 4 and shape[1] in (1, 3) and not is_channels_last
-    has_frames = (is_channels_last or is_channels_first) and shape[0] > 0
-    if not has_frames or (dtype != np.uint8 and dtype.kind != "f"):
-        raise DataError(
-            f"{path}: {key} must be uint8 or float, (T, H, W, C) or (T, C, H, W) with 1 or 3 "
-            f"channels, got {dtype} {shape}"
+def _episode_problems(dataset: h5py.Dataset) -> Iterator[str]:
+    episode_ids = dataset[:]
+    if 1 + np.count_nonzero(np.diff(episode_ids)) != len(np.unique(episode_ids)):
+        yield (
+            "rows of one episode must be neighbours, but an episode_ids value comes back after "
+            "another. Sort the rows by episode"
         )
-    episode_ids = np.zeros(shape[0], np.int64)
-    episode_attributes: dict[str, dict[str, Any]] = {}
+    for key, value in dataset.attrs.items():
+        try:
+            about = json.loads(value)
+        except (TypeError, ValueError):
+            about = None
+        if not isinstance(about, dict):
+            yield f"attribute {key!r} of episode_ids must be a JSON object, got {value!r:.60}"
+
+
+def _video_key(file: h5py.File) -> str | None:
+    """Return the name of the frames in a video, which holds nothing else but `episode_ids`."""
+    keys = [key for key in file if key != "episode_ids"]
+    return keys[0] if len(keys) == 1 and keys[0] in VIDEO_KEYS else None
+
+
+def _channel_axis(shape: tuple[int, ...]) -> int | None:
+    """Return the axis of 1 or 3 channels in a video, last or second; None if there is none."""
+    if len(shape) != 4 or 0 in shape:
+        return None
+    return next((axis for axis in (3, 1) if shape[axis] in (1, 3)), None)
+
+
+def _video_problems(file: h5py.File, key: str) -> Iterator[str]:
+    dtype, shape = file[key].dtype, file[key].shape
+    if _channel_axis(shape or ()) is None or (dtype != np.uint8 and dtype.kind != "f"):
+        yield (
+            f"{key} must be uint8 or float, (T, H, W, C) or (T, C, H, W) with 1 or 3 channels, "
+            f"got {dtype} {shape}"
+        )
     if "episode_ids" in file:
         ids = file["episode_ids"]
-        if str(ids.dtype) not in DTYPES["episode_ids"] or ids.shape != shape[:1]:
-            raise DataError(
-                f"{path}: episode_ids must be int64 with one row per frame, ({shape[0]},), got "
+        if str(ids.dtype) not in DTYPES["episode_ids"] or ids.shape != (shape or ())[:1]:
+            yield (
+                f"episode_ids must be int64 with one row per frame, {(shape or ())[:1]}, got "
                 f"{ids.dtype} {ids.shape}"
             )
-        episode_ids, episode_attributes = _read_episodes(file, path)
+
+
+def _video_layout(file: h5py.File, key: str, attributes: dict[str, Any]) -> Layout:
+    shape = file[key].shape
+    is_channels_first = _channel_axis(shape) == 1
+    has_ids = "episode_ids" in file
     height, width = shape[2:] if is_channels_first else shape[1:3]
     return Layout(
         num_rows=shape[0],
@@ -230,7 +296,7 @@ def _video_layout(file: h5py.File, path: Path, key: str, attributes: dict[str, A
         is_video=True,
         is_channels_first=is_channels_first,
         action_shape=(),
-        episode_ids=episode_ids,
-        episode_attributes=episode_attributes,
+        episode_ids=file["episode_ids"][:] if has_ids else np.zeros(shape[0], np.int64),
+        episode_attributes=_episode_attributes(file) if has_ids else {},
         attributes=attributes,
     )

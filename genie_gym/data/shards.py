@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ import h5py
 import numpy as np
 from jaxtyping import Bool, Float32, Shaped, UInt8
 
-from genie_gym.data.reward_classes import listed_classes, reward_classes
+from genie_gym.config import from_dict
+from genie_gym.data.reward_classes import count_signs, listed_classes, reward_classes
 from genie_gym.errors import DataError
 
 FORMAT_VERSION = 1
@@ -75,6 +77,16 @@ class ShardEntry:
     Of more than 100 rewards it holds the signs alone: {"-": 7, "0": 9990, "+": 3}.
     """
 
+    def __post_init__(self) -> None:
+        """Refuse names that would lead out of the folder."""
+        if self.index < 0:
+            raise DataError(f"a shard is named like shard-00000.h5, got {self.file!r}")
+
+    @property
+    def index(self) -> int:
+        """Number of the shard in its recording, from 0."""
+        return shard_index(self.file)
+
     @property
     def num_actions(self) -> int:
         """Number of actions taken."""
@@ -90,7 +102,13 @@ class Manifest:
     is_finished: bool
     """Whether all the actions asked for are in the shards."""
     shards: tuple[ShardEntry, ...]
-    """Closed shards in order."""
+    """Closed shards in order; `genie-gym data repair` leaves gaps, and resuming fills them."""
+
+    def __post_init__(self) -> None:
+        """Refuse shards that are listed twice or out of order."""
+        indices = [shard.index for shard in self.shards]
+        if indices != sorted(set(indices)):
+            raise DataError(f"shards must be listed in order and once each, got {indices}")
 
     @property
     def num_actions(self) -> int:
@@ -101,6 +119,18 @@ class Manifest:
     def num_episodes(self) -> int:
         """Number of episodes in all the closed shards."""
         return sum(shard.episodes for shard in self.shards)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to record: no gap, and all steps taken or the quota met."""
+        if any(shard.index != index for index, shard in enumerate(self.shards)):
+            return False
+        if self.num_actions == self.settings.get("steps"):
+            return True
+        quota = self.settings.get("min_events")
+        signs = [count_signs(shard.reward_classes) for shard in self.shards]
+        positive, negative = (sum(counts[sign] for counts in signs) for sign in (0, 1))
+        return quota is not None and min(positive, negative) >= quota
 
 
 class ShardWriter:
@@ -115,7 +145,7 @@ class ShardWriter:
     """
 
     def __init__(self, folder: str | Path, index: int, attributes: Mapping[str, Any]) -> None:
-        self.path = Path(folder) / f"shard-{index:05d}.h5"
+        self.path = Path(folder) / shard_name(index)
         self._temporary_path = self.path.with_name(f".{self.path.name}.part")
         self._file = h5py.File(self._temporary_path, "w")
         self._file.attrs.update({"format_version": FORMAT_VERSION, **_versions(), **attributes})
@@ -229,18 +259,19 @@ def read_manifest(folder: str | Path) -> Manifest | None:
         DataError: the file is not a manifest of format version 1.
     """
     path = Path(folder) / MANIFEST_NAME
-    if not path.is_file():
+    # A link that leads nowhere is no missing manifest: without one, nothing is compared.
+    if not os.path.lexists(path):
         return None
     try:
         content = json.loads(path.read_text())
-        version = content["format_version"]
+        version = content.pop("format_version")
         if version == FORMAT_VERSION:
-            return Manifest(
-                settings=content["settings"],
-                is_finished=content["is_finished"],
-                shards=tuple(ShardEntry(**entry) for entry in content["shards"]),
-            )
-    except (ValueError, KeyError, TypeError) as error:
+            return from_dict(Manifest, content, "manifest")
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read: {error.strerror}. Check where its links lead, and its rights"
+        ) from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{path} is not a manifest of format version {FORMAT_VERSION}: {error!r}. "
             "Delete it to read the shards without it, or record again"
@@ -249,6 +280,27 @@ def read_manifest(folder: str | Path) -> Manifest | None:
         f"{path} has format version {version!r}; this genie_gym reads {FORMAT_VERSION}. "
         "Upgrade genie_gym or record again"
     )
+
+
+def shard_name(index: int) -> str:
+    """Return the file name of a closed shard.
+
+    Example:
+        >>> shard_name(7)
+        'shard-00007.h5'
+    """
+    return f"shard-{index:05d}.h5"
+
+
+def shard_index(name: str) -> int:
+    """Return the number in a shard's file name; -1 for any other name.
+
+    Example:
+        >>> shard_index("shard-00007.h5"), shard_index("../shard-00007.h5")
+        (7, -1)
+    """
+    match = re.fullmatch(r"shard-([0-9]{5,9})\.h5", name)
+    return int(match[1]) if match else -1
 
 
 def file_sha256(path: str | Path) -> str:

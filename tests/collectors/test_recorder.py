@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import pytest
 from collectors import record
 from collectors.episodes import RecordingSettings, cut_episode, play_episode
 from genie_gym.data.hdf5 import Recording
+from genie_gym.data.repair import repair
 from genie_gym.data.shards import read_manifest
+from genie_gym.data.verify import find_faults
 from genie_gym.errors import ConfigError, DataError, GameError
 
 KEYS = ("frames", "actions", "rewards", "terminations", "truncations", "episode_ids")
@@ -154,6 +157,36 @@ def test_resuming_on_a_changed_shard_is_refused(unbroken, tmp_path):
     (tmp_path / "shard-00001.h5").unlink()
     with pytest.raises(DataError, match=r"shard-00001.h5 is missing"):
         record("Pong", tmp_path, seed=3, resume=True, **SMALL)
+
+
+def damaged_copy(recording, folder, *indices):
+    shutil.copytree(recording, folder, dirs_exist_ok=True)
+    for index in indices:
+        (folder / f"shard-{index:05d}.h5").write_bytes(b"other")
+    repair(folder)
+    return folder
+
+
+@pytest.mark.parametrize("indices", [(0,), (1, 2), (3,), (0, 2), (0, 1, 2, 3)])
+def test_resuming_after_a_repair_fills_the_gaps_with_the_same_rows(unbroken, tmp_path, indices):
+    folder = damaged_copy(unbroken, tmp_path, *indices)
+    assert find_faults(folder) == []
+    record("Pong", folder, seed=3, resume=True, **SMALL)
+    assert_same_recording(unbroken, folder)
+    assert read_manifest(folder) == read_manifest(unbroken)
+    assert find_faults(folder) == []
+
+
+def test_a_gap_that_other_play_does_not_fill_is_left_open(unbroken, tmp_path, monkeypatch):
+    folder = damaged_copy(unbroken, tmp_path, 1)
+
+    def play_shorter(settings, episode_id, max_actions):
+        return play_episode(settings, episode_id, 40)
+
+    monkeypatch.setattr("collectors.episodes.play_episode", play_shorter)
+    with pytest.raises(DataError, match=r"gap before .*shard-00002.h5 cannot be filled.*episode 6"):
+        record("Pong", folder, seed=3, resume=True, **SMALL)
+    assert not (folder / "shard-00001.h5").exists() and find_faults(folder) == []
 
 
 def test_shards_without_a_manifest_are_left_alone(tmp_path):

@@ -1,0 +1,62 @@
+"""The commands `genie-gym data ...`. Each imports its code only when it runs."""
+
+import argparse
+from pathlib import Path
+
+from genie_gym.cli_import import add_export, add_import, export_dataset, import_videos
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add the commands to the parser of `genie-gym data`."""
+    commands = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        return sub
+
+    verifier = command("verify", verify, "name every fault of a recording; exit with 1 if any")
+    verifier.add_argument("path", type=Path, help="recording folder or HDF5 file")
+    repairer = command("repair", repair, "set bad shards aside, so that the rest can be used")
+    repairer.add_argument("folder", type=Path, help="recording folder")
+    shower = command("show", show, "print a recording's card; write a contact sheet and a film")
+    shower.add_argument("path", type=Path, help="recording folder or HDF5 file")
+    shower.add_argument("--out", type=Path, default=Path("out"), help="folder (default: out)")
+    add_import(command("import", import_videos, "turn videos into a recording without actions"))
+    add_export(command("export", export_dataset, "write a recording for another library"))
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Print all faults, one a line; return 1 if there are any."""
+    from genie_gym.data.shards import read_manifest
+    from genie_gym.data.verify import find_faults, find_notes
+
+    faults = find_faults(options.path)
+    for fault in faults:
+        print(fault)
+    if faults:
+        return 1
+    for note in find_notes(options.path):
+        print(f"note: {note}")
+    manifest = read_manifest(options.path) if options.path.is_dir() else None
+    print(f"{options.path}: ok" + (f", {len(manifest.shards)} shards" if manifest else ""))
+    return 0
+
+
+def repair(options: argparse.Namespace) -> None:
+    """Set bad shards aside and print what was done."""
+    from genie_gym.data.repair import repair as run
+
+    for action in run(options.folder) or [f"{options.folder} is whole: nothing to do"]:
+        print(action)
+
+
+def show(options: argparse.Namespace) -> None:
+    """Print the card, and write what a person looks at."""
+    from genie_gym.data.hdf5 import Recording
+    from genie_gym.evaluation.recording import recording_card, write_pictures
+
+    recording = Recording.open(options.path)
+    print(recording_card(recording))
+    sheet, film = write_pictures(recording, options.out)
+    print(f"wrote {sheet} and {film}")
