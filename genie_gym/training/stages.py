@@ -107,9 +107,7 @@ class RewardStage(ClipStage):
         """Return the training batch of a step; half of its clips are imagined."""
         return imagine_some(super().batch_at(step), self.dynamics)
 
-    def _events_by_kind(
-        self, is_chosen: Bool[np.ndarray, " rows"]
-    ) -> list[Int[np.ndarray, " _"]]:
+    def _events_by_kind(self, is_chosen: Bool[np.ndarray, " rows"]) -> list[Int[np.ndarray, " _"]]:
         """Return the chosen rows that earned each reward class, and those that ended a game."""
         rows = self.windows.data.rows
         assert rows.rewards is not None and rows.terminations is not None
