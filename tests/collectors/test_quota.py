@@ -1,3 +1,5 @@
+import shutil
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -5,8 +7,10 @@ import pytest
 from collectors import record
 from collectors.episodes import play_episode
 from genie_gym.data.hdf5 import Recording
+from genie_gym.data.repair import repair
 from genie_gym.data.reward_classes import count_signs, listed_classes
 from genie_gym.data.shards import read_manifest
+from genie_gym.data.verify import find_faults
 
 
 class Coin(gym.Env):
@@ -95,6 +99,18 @@ def test_resuming_a_recording_that_met_its_quota_does_nothing(unbroken):
     assert (again.num_steps, again.steps_per_second) == (summary.num_steps, 0.0)
     assert again.quota_report == summary.quota_report
     assert files == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_a_gap_that_repair_left_is_filled_although_the_rest_meets_the_quota(unbroken, tmp_path):
+    folder = shutil.copytree(unbroken[0], tmp_path / "damaged")
+    names = [shard.file for shard in read_manifest(folder).shards]
+    (folder / names[1]).write_bytes(b"spoilt")
+    assert [fault.file.name for fault in find_faults(folder)] == [names[1]]
+    repair(folder)
+    assert not read_manifest(folder).is_finished and find_faults(folder) == []
+    record(GAME, folder, resume=True, **QUOTA)
+    assert read_manifest(folder) == read_manifest(unbroken[0])
+    assert find_faults(folder) == []
 
 
 def test_a_quota_that_is_out_of_reach_ends_with_the_steps_and_says_what_was_missed(tmp_path):

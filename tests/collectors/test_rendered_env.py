@@ -7,6 +7,7 @@ import pytest
 from collectors import record
 from collectors.rendered_env import RenderedEnv
 from genie_gym.data.hdf5 import Recording
+from genie_gym.data.verify import find_faults
 from genie_gym.errors import ConfigError, GameError
 
 MODULE = """
@@ -124,3 +125,11 @@ def test_vector_actions_are_float32_rows_that_end_in_nan(tmp_path):
     assert rows.actions.dtype == np.float32 and rows.actions.shape == (31, 1)
     assert np.isnan(rows.actions[-1]).all() and (abs(rows.actions[:-1]) <= 2).all()
     assert recording.action_meanings is None and recording.attributes["fps"] == 30.0
+
+
+def test_what_is_recorded_is_found_whole(tmp_path):
+    pytest.importorskip("pygame")
+    for env_id in ("CartPole-v1", "Pendulum-v1"):
+        folder = tmp_path / env_id
+        record(f"gym:{env_id}", folder, steps=30, frame_size=16, progress=False)
+        assert find_faults(folder) == []

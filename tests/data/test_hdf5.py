@@ -310,7 +310,7 @@ def test_video_of_a_later_format_is_refused(tmp_path):
     with h5py.File(tmp_path / "video.h5", "w") as file:
         file["frames"] = VIDEO
         file.attrs["format_version"] = 2
-    with pytest.raises(DataError, match=r"video.h5 has format version 2; this genie_gym reads 1"):
+    with pytest.raises(DataError, match=r"video.h5: has format version 2; this genie_gym reads 1"):
         Recording.open(tmp_path / "video.h5")
 
 

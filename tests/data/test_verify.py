@@ -40,7 +40,7 @@ SEMANTIC = [
     (rows("terminations", 8, False), "terminations, row 8 .*or truncations must be True"),
     (rows("episode_ids", slice(10, 20), 4), "episode_ids, row 10 .*must rise by 1, got 4"),
     (rows("episode_ids", 9, 1), "row 10 from|row 9 from|row 8 from"),
-    (attribute("fps", None), "attribute 'fps' must be int or float.*got None"),
+    (attribute("frame_skip", None), "attribute 'frame_skip' must be int.*got None"),
     (attribute("sticky", np.nan), "attribute 'sticky' must be int or float, 0 or more.*got nan"),
     (attribute("seed", "3"), "attribute 'seed' must be int.*got '3'"),
     (attribute("action_meanings", 5), "'action_meanings' must be a list of names, got 5"),

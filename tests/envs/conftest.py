@@ -48,6 +48,8 @@ def save_tiny_bundle(folder, *, seed=0, end_rate=0.05):
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         stack = GenieStack(tiny_config(), generator=torch.Generator().manual_seed(seed))
+        # Untrained it copies the last frame: every frame would be the first.
+        stack.dynamics.to_copy.bias.zero_()
         # Far from uniform, so that a wrong draw or a wrong token shows in what follows.
         stack.reward.to_reward.weight.mul_(4)
         stack.reward.to_end.weight.mul_(4)
