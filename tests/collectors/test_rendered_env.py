@@ -75,6 +75,7 @@ def test_any_environment_of_a_named_module_is_recorded(module, tmp_path):
     assert recording.action_meanings == ["5", "6", "7"] and "fps" not in recording.attributes
 
 
+@pytest.mark.filterwarnings("ignore:.*not in the possible render_modes")
 @pytest.mark.parametrize(
     ("env_id", "text"),
     [
