@@ -75,7 +75,7 @@ def demo(options: argparse.Namespace) -> None:
 
     import genie_gym  # noqa: F401  (registers the ids)
     from collectors.policies import make_policy
-    from genie_gym.evaluation.demo import Player, play, write_demo
+    from genie_gym.evaluation.demo import Player, figure_lines, play, write_demo
     from genie_gym.games import world_id
     from genie_gym.models.bundle import find_bundle, read_card
 
@@ -99,7 +99,11 @@ def demo(options: argparse.Namespace) -> None:
     print(
         f"{options.policy} player: {won} points won, {lost} lost, {played.num_episodes} episode(s)"
     )
-    print(f"figures of the world: {json.dumps(card['figures'])}")
+    print(
+        "figures of the world on held-out play:" if card["figures"] else "no figures measured yet"
+    )
+    for line in figure_lines(card["figures"], indent="  "):
+        print(line)
     print(f"wrote {film} and {sheet}")
 
 

@@ -1,6 +1,7 @@
 """A few hundred imagined steps as a film and a contact sheet."""
 
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -69,3 +70,27 @@ def write_demo(played: Played, folder: Path, fps: float) -> tuple[Path, Path]:
     labels = [str(index) for index in chosen]
     contact_sheet(sheet, played.frames[chosen], labels=labels)
     return film, sheet
+
+
+def figure_lines(figures: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """Yield a card's figures as text, a line for every group of numbers.
+
+    Example:
+        >>> list(figure_lines({"rollout": {"windows": 400, "by_step": {"1": {"psnr": 41.25}}}}))
+        ['rollout: windows 400', '  by_step:', '    1: psnr 41.2']
+    """
+    for name, group in figures.items():
+        if not isinstance(group, Mapping):
+            yield f"{indent}{name} {_short(group)}"
+            continue
+        numbers = {key: value for key, value in group.items() if not isinstance(value, Mapping)}
+        shown = ", ".join(f"{key} {_short(value)}" for key, value in numbers.items())
+        yield f"{indent}{name}: {shown}".rstrip()
+        groups = {key: value for key, value in group.items() if key not in numbers}
+        yield from figure_lines(groups, indent + "  ")
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(_short(one) for one in value) + "]"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
