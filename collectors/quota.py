@@ -39,7 +39,7 @@ class Tally:
 
     def is_enough(self, settings: RecordingSettings) -> bool:
         """Whether the recording ends here: its quota is met, or all its steps are taken."""
-        if self.num_actions == settings.steps:
+        if self.num_actions >= settings.steps:
             return True
         quota = settings.min_events
         return quota is not None and min(self.num_positive, self.num_negative) >= quota

@@ -133,12 +133,15 @@ def record(
     start_time = time.monotonic()
     with tqdm(total=steps, initial=num_old_actions, unit="step", disable=not progress) as bar:
         while not manifest.is_complete:
+            old_manifest = manifest
             before, after = _split_at_gap(manifest)
             first_episode, num_left = before.num_episodes, steps - before.num_actions
             with closing(play_episodes(settings, first_episode, num_left, num_envs)) as episodes:
                 manifest = _write_shards(
                     folder, before, after, episodes, settings, attributes, on_steps=bar.update
                 )
+            if manifest == old_manifest:
+                raise _cannot_fill(folder, "nothing is left to play before its later shards")
     return _summarize(folder, manifest, settings, num_old_actions, time.monotonic() - start_time)
 
 
@@ -172,6 +175,8 @@ def _write_shards(
                 on_steps(episode.num_actions)
                 if tally.is_enough(settings) or writer.num_actions >= settings.shard_steps:
                     break
+            if not writer.num_actions:
+                raise _cannot_fill(folder, f"all {settings.steps} steps are taken before its end")
             if after and (after[0].index == index + 1 or tally.is_enough(settings)):
                 _check_reaches(folder / after[0].file, episode.episode_id + 1)
             shards = (*manifest.shards, writer.close())
@@ -188,11 +193,16 @@ def _join(manifest: Manifest, after: tuple[ShardEntry, ...]) -> Manifest:
 def _check_reaches(shard: Path, next_episode: int) -> None:
     first_episode = Recording.open(shard).episodes[0].episode_id
     if first_episode != next_episode:
-        raise DataError(
-            f"the gap before {shard} cannot be filled: episodes played now lead to episode "
-            f"{next_episode}, but it begins with {first_episode}. It was recorded with another "
-            "version of the emulator: install that one, or record again to another --out"
-        )
+        reason = f"episodes played now lead to {next_episode}, but it begins with {first_episode}"
+        raise _cannot_fill(shard, reason)
+
+
+def _cannot_fill(path: Path, reason: str) -> DataError:
+    return DataError(
+        f"the gap in the recording at {path} cannot be filled: {reason}. It was recorded with "
+        "another version of the emulator or of the player: install that one, or record again to "
+        "another --out"
+    )
 
 
 def _open_manifest(folder: Path, settings: RecordingSettings, *, resume: bool) -> Manifest:

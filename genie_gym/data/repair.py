@@ -66,4 +66,6 @@ def _count_again(folder: Path, manifest: Manifest, bad: set[Path]) -> Manifest:
     whole = [shard for shard in whole if shard not in bad]
     shards = tuple(summarize_shard(shard, file_sha256(shard)) for shard in whole)
     new = replace(manifest, shards=shards)
-    return replace(new, is_finished=new.is_complete)
+    # An import has no steps to take: nothing can go on with it.
+    is_import = "steps" not in manifest.settings
+    return replace(new, is_finished=manifest.is_finished if is_import else new.is_complete)

@@ -1,5 +1,6 @@
 """Counting the rewards of a recording: how often each was earned."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -18,7 +19,10 @@ def reward_classes(rewards: Float32[np.ndarray, " rows"]) -> dict[str, int]:
     """
     # Adding 0 makes -0 a 0.
     values, counts = np.unique(rewards + np.float32(0), return_counts=True)
-    return {f"{value:g}": int(count) for value, count in zip(values, counts, strict=True)}
+    classes: Counter[str] = Counter()
+    for value, count in zip(values, counts, strict=True):
+        classes[f"{value:g}"] += int(count)  # values that print alike are counted together
+    return dict(classes)
 
 
 def listed_classes(classes: Mapping[str, int]) -> dict[str, int]:

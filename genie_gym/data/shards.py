@@ -125,7 +125,8 @@ class Manifest:
         """Whether nothing is left to record: no gap, and all steps taken or the quota met."""
         if any(shard.index != index for index, shard in enumerate(self.shards)):
             return False
-        if self.num_actions == self.settings.get("steps"):
+        steps = self.settings.get("steps")
+        if steps is not None and self.num_actions >= steps:
             return True
         quota = self.settings.get("min_events")
         signs = [count_signs(shard.reward_classes) for shard in self.shards]

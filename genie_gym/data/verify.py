@@ -104,11 +104,12 @@ def find_notes(path: str | Path) -> list[str]:
         if shard.name not in listed
     ]
     count = max((entry.index + 1 for entry in manifest.shards), default=0)
-    notes += [
-        f"{path / shard_name(index)} is not there: genie-gym collect --resume records it again"
-        for index in range(count)
-        if shard_name(index) not in listed
-    ]
+    is_import = "steps" not in manifest.settings
+    cure = "import the videos again" if is_import else "genie-gym collect --resume records it again"
+    gaps = [shard_name(index) for index in range(count) if shard_name(index) not in listed]
+    notes += [f"{path / name} is not there: {cure}" for name in gaps]
+    if not gaps and not is_import and not manifest.is_complete:
+        notes.append(f"{path} is not finished: genie-gym collect --resume goes on with it")
     return notes
 
 
@@ -135,8 +136,9 @@ def _folder_faults(path: Path, shards: list[tuple[Path, ShardEntry | None]]) -> 
     faults: list[Fault] = []
     last_whole: Path | None = None
     for shard, entry in shards:
-        found = _file_faults(shard, cure)
-        found += _hash_faults(shard, entry, cure) if entry else []
+        # The hash comes first: on some damaged files HDF5 itself crashes.
+        found = _hash_faults(shard, entry, cure) if entry else []
+        found = found or _file_faults(shard, cure)
         found = found or _neighbour_faults(shard, last_whole, cure)
         if not found:
             last_whole = shard

@@ -92,10 +92,13 @@ def find_bundle(world: str | Path) -> Path:
 
 
 def _training_commands(name: str) -> str:
-    """Return the shell line that makes a world of the game that the name means, else of Pong."""
+    """Return the shell line that makes a world of the game that the name means, else of Pong.
+
+    N is left to the user: the size of a game's action set is known to the emulator alone.
+    """
     game = next((game for game in GAMES if game.lower() == name.lower()), "Pong")
     short = game.lower()
-    override = "" if game == "Pong" else f" stack.game={game}"
+    override = "" if game == "Pong" else f" stack.game={game} stack.num_actions=N"
     return (
         f"genie-gym collect ALE/{game}-v5 --out data/{short} --steps 300000 && "
         f"genie-gym train --config configs/pong.yaml --data data/{short} --out runs/{short}"

@@ -349,6 +349,8 @@ class Dynamics(nn.Module):
             return past, hidden
         arguments = (x[:num_clips] for x in (past, targets, torch.ones_like(hidden), actions))
         probs, guesses = self.two_stream_logits(*arguments).float().softmax(-1).max(-1)
+        # Autocast may keep the weights it cast here, which have no gradient.
+        torch.clear_autocast_cache()
 
         def draw(*shape: int) -> Tensor:
             return torch.rand(shape, generator=self.generator).to(past.device)

@@ -30,7 +30,8 @@ class RewardConfig:
     """Share of training clips without actions, as when latent actions drive the world."""
     event_share: float = 0.5
     """Share of training clips that are laid around a reward or an end; the rest are drawn as they
-    come. The heads' biases undo this afterwards, so that the expected reward is unbiased."""
+    come. The heads' biases undo this afterwards, so that the expected reward is nearly
+    unbiased."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -122,7 +123,7 @@ class RewardModel(nn.Module):
 
     def nearest_class(self, rewards: Float[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
         """Return the index of the class nearest to each reward."""
-        return (rewards[..., None] - self.classes).abs().argmin(-1)
+        return (rewards[..., None] - self.classes.to(rewards.device)).abs().argmin(-1)
 
     @torch.no_grad()
     def correct_for(

@@ -63,7 +63,9 @@ class Checkpoints:
             return Checkpoint(
                 step=json.loads((folder / "state.json").read_text())["step"],
                 weights=load_file(folder / "weights.safetensors"),
-                optimizers=torch.load(folder / "optimizers.pt", weights_only=True),
+                optimizers=torch.load(
+                    folder / "optimizers.pt", weights_only=True, map_location="cpu"
+                ),
             )
         except Exception as error:
             raise DataError(

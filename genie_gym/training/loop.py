@@ -15,7 +15,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from genie_gym.data.batch import Batch
-from genie_gym.errors import DivergedError
+from genie_gym.errors import DataError, DivergedError
 from genie_gym.models.tokenizer import Metrics
 from genie_gym.training.checkpoint import Checkpoint, Checkpoints
 from genie_gym.training.config import StageConfig
@@ -106,6 +106,7 @@ def train(
         on_step: called after every optimizer step, for a progress bar.
 
     Raises:
+        DataError: the checkpoint is damaged, or of another optimizer.
         DivergedError: the loss or its gradient is not finite; the weights stay those before the
             step.
     """
@@ -116,6 +117,12 @@ def train(
     optimizers = make_optimizers(module, config)
     first_step = 0
     if checkpoint := checkpoints.load_newest():
+        if checkpoint.optimizers.keys() != optimizers.keys():
+            raise DataError(
+                f"the checkpoint of stage {stage.name!r} was trained by "
+                f"{sorted(checkpoint.optimizers)}, but training.{stage.name}.optimizer asks for "
+                f"{config.optimizer!r}. Use the old value, or take another --out"
+            )
         module.load_state_dict(checkpoint.weights)
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(checkpoint.optimizers[name])

@@ -96,7 +96,8 @@ class RewardStage(ClipStage):
         if not kinds:
             return starts
         num_events = round(self.reward_model.config.event_share * len(starts))
-        events = [rng.choice(kinds[index % len(kinds)]) for index in range(num_events)]
+        # In pairs, of which `imagine_some` takes one: every kind is seen real and imagined.
+        events = [rng.choice(kinds[index // 2 % len(kinds)]) for index in range(num_events)]
         around = self.windows.episodes.starts_around(
             np.array(events, dtype=np.int64), self.windows.clip_length, rng
         )

@@ -8,7 +8,7 @@ from collectors import record
 from collectors.episodes import play_episode
 from genie_gym.data.hdf5 import Recording
 from genie_gym.data.repair import repair
-from genie_gym.data.reward_classes import count_signs, listed_classes
+from genie_gym.data.reward_classes import count_signs, listed_classes, reward_classes
 from genie_gym.data.shards import read_manifest
 from genie_gym.data.verify import find_faults
 
@@ -126,3 +126,9 @@ def test_many_rewards_are_counted_by_their_sign_alone():
     assert listed_classes(costs) == {"-": 202, "0": 0, "+": 0}
     assert count_signs(listed_classes({**costs, "0": 3, "7": 4})) == (4, 202)
     assert listed_classes({"1": 3, "0": 5, "-1": 7}) == {"-1": 7, "0": 5, "1": 3}
+
+
+def test_rewards_that_print_alike_are_counted_together():
+    rewards = np.array([1.0, 1.0 + 2e-7, -1.0], np.float32)
+    assert len(np.unique(rewards)) == 3
+    assert reward_classes(rewards) == {"-1": 1, "1": 2}

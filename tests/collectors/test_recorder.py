@@ -184,7 +184,7 @@ def test_a_gap_that_other_play_does_not_fill_is_left_open(unbroken, tmp_path, mo
         return play_episode(settings, episode_id, 40)
 
     monkeypatch.setattr("collectors.episodes.play_episode", play_shorter)
-    with pytest.raises(DataError, match=r"gap before .*shard-00002.h5 cannot be filled.*episode 6"):
+    with pytest.raises(DataError, match=r"shard-00002.h5 cannot be filled: .* lead to 6"):
         record("Pong", folder, seed=3, resume=True, **SMALL)
     assert not (folder / "shard-00001.h5").exists() and find_faults(folder) == []
 
@@ -232,3 +232,13 @@ def test_a_recording_is_small_and_its_summary_says_so(unbroken, tmp_path):
     assert 0 < summary.num_bytes < 650 * 1000
     assert summary.num_episodes == Recording.open(tmp_path).num_episodes
     assert "random" in summary.class_table
+
+
+def test_a_gap_that_longer_play_fills_ends_in_an_error_and_not_in_empty_shards(
+    unbroken, tmp_path, monkeypatch
+):
+    folder = damaged_copy(unbroken, tmp_path, 1)
+    monkeypatch.setattr("collectors.recorder.play_episodes", lambda *arguments: (_ for _ in ()))
+    with pytest.raises(DataError, match=r"cannot be filled: all .* steps are taken before its end"):
+        record("Pong", folder, seed=3, resume=True, **SMALL)
+    assert find_faults(folder) == []

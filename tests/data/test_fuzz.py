@@ -60,7 +60,7 @@ def spoil_dataset(file, rng):
 
 
 def spoil_attribute(file, rng):
-    keys = ["format_version", "action_meanings", "fps", "seed", "policy", "sticky"]
+    keys = ["format_version", "action_meanings", "frame_skip", "seed", "policy", "sticky"]
     key = keys[rng.integers(len(keys))]
     del file.attrs[key]
     change = rng.integers(3)
@@ -86,10 +86,11 @@ def fuzz(folder, num_copies):
                 change(file, rng)
             # One file has no hash: the invariants alone must catch it.
             assert find_faults(shard), (seed, change)
-        try:
-            Recording.open(shard).load()
-        except DataError:
-            pass
+            # Bytes changed at random can crash HDF5 itself: those files are not opened.
+            try:
+                Recording.open(shard).load()
+            except DataError:
+                pass
 
 
 @pytest.mark.parametrize("num_copies", [60, pytest.param(3000, marks=pytest.mark.slow)])

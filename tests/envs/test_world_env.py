@@ -463,7 +463,7 @@ def test_an_unknown_game_or_a_world_of_another_game_is_refused(tiny_bundle):
 
 
 def test_a_game_without_a_world_says_how_to_train_one():
-    commands = r"genie-gym collect ALE/Zaxxon-v5 .* stack\.game=Zaxxon "
+    commands = r"genie-gym collect ALE/Zaxxon-v5 .* stack\.game=Zaxxon stack\.num_actions=N "
     with pytest.raises(WorldError, match=rf"no world 'zaxxon'.*{commands}"):
         gym.make("GenieWorld-Zaxxon-v0")
 

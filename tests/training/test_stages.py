@@ -84,7 +84,7 @@ def test_kinds_of_events_are_shown_in_turn(reward_stage, token_windows):
     for step in range(20):
         starts = reward_stage.draw_starts(np.random.default_rng(step), is_validation=False)
         for index, steps in enumerate(rows_of(starts[: BATCH_SIZE // 2])[:, :-1]):
-            assert np.isin(steps, kinds[index % len(kinds)]).any()
+            assert np.isin(steps, kinds[index // 2 % len(kinds)]).any()
 
 
 def test_the_correction_is_the_ratio_of_recorded_to_shown_shares(reward_stage, token_windows):
