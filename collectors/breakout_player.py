@@ -3,10 +3,11 @@
 import numpy as np
 from jaxtyping import UInt8
 
+from collectors.screen import SCREEN_HEIGHT, SCREEN_WIDTH, centre, crop, fold
+
 NOOP, FIRE, RIGHT, LEFT = 0, 1, 2, 3
 
-# The console's own pixels, (210, 160): everything is measured in them at any frame size.
-SCREEN_HEIGHT, SCREEN_WIDTH = 210, 160
+# In the console's own pixels.
 FIELD_LEFT, FIELD_RIGHT = 8, 152
 BRICKS_END, PADDLE_START, PADDLE_END = 93, 189, 193
 
@@ -54,13 +55,7 @@ class BreakoutPlayer:
             self._aim = self._rng.uniform(-AIM_RANGE, AIM_RANGE)
             return x
         steps = (PADDLE_START - y) / (y - last_ball[1])
-        return reflect(x + steps * (x - last_ball[0]))
-
-
-def reflect(x: float) -> float:
-    """Fold a straight path back into the field, as the walls would."""
-    span = FIELD_RIGHT - FIELD_LEFT
-    return FIELD_LEFT + span - abs((x - FIELD_LEFT) % (2 * span) - span)
+        return fold(x + steps * (x - last_ball[0]), FIELD_LEFT, FIELD_RIGHT)
 
 
 def find_ball(obs: UInt8[np.ndarray, "H W C"]) -> tuple[float, float] | None:
@@ -69,10 +64,8 @@ def find_ball(obs: UInt8[np.ndarray, "H W C"]) -> tuple[float, float] | None:
     Nothing else between bricks and paddle has a colour; at smaller sizes the ball's is spread over
     several pixels, whose weighted mean is its centre.
     """
-    height = len(obs)
-    # Rounded inwards: pixels that lie partly outside hold bricks or the paddle.
-    top, bottom = -(-BRICKS_END * height // SCREEN_HEIGHT), PADDLE_START * height // SCREEN_HEIGHT
-    return _centre(obs, top, bottom)
+    # Pixels that lie partly outside hold bricks or the paddle.
+    return _centre(obs, *crop(BRICKS_END, PADDLE_START, len(obs), SCREEN_HEIGHT))
 
 
 def find_paddle(obs: UInt8[np.ndarray, "H W C"]) -> float | None:
@@ -80,18 +73,13 @@ def find_paddle(obs: UInt8[np.ndarray, "H W C"]) -> float | None:
     height = len(obs)
     # Rounded outwards: at smaller sizes no row lies wholly inside the paddle.
     top, bottom = PADDLE_START * height // SCREEN_HEIGHT, -(-PADDLE_END * height // SCREEN_HEIGHT)
-    centre = _centre(obs, top, bottom)
-    return None if centre is None else centre[0]
+    place = _centre(obs, top, bottom)
+    return None if place is None else place[0]
 
 
 def _centre(obs: UInt8[np.ndarray, "H W C"], top: int, bottom: int) -> tuple[float, float] | None:
     """Return the centre of all that is lit in these rows of the field; None if nothing is."""
     height, width = obs.shape[:2]
-    left, right = -(-FIELD_LEFT * width // SCREEN_WIDTH), FIELD_RIGHT * width // SCREEN_WIDTH
+    left, right = crop(FIELD_LEFT, FIELD_RIGHT, width, SCREEN_WIDTH)
     weight = obs[top:bottom, left:right, 0].astype(np.float32)
-    total = weight.sum()
-    if total < 30:
-        return None
-    y = (weight.sum(1) @ np.arange(top, bottom) / total + 0.5) * SCREEN_HEIGHT / height
-    x = (weight.sum(0) @ np.arange(left, right) / total + 0.5) * SCREEN_WIDTH / width
-    return float(x), float(y)
+    return centre(weight, top, left, height, width)

@@ -5,10 +5,11 @@ import itertools
 import numpy as np
 from jaxtyping import UInt8
 
+from collectors.screen import LEAST_LIGHT, SCREEN_HEIGHT, SCREEN_WIDTH, centre, crop, fold
+
 NOOP, UP, DOWN = 0, 2, 3
 
-# The console's own pixels, (210, 160): everything is measured in them at any frame size.
-SCREEN_HEIGHT, SCREEN_WIDTH = 210, 160
+# In the console's own pixels.
 FIELD_TOP, FIELD_BOTTOM = 34, 194
 LEFT_PADDLE_END, RIGHT_PADDLE_START, RIGHT_PADDLE_END = 20, 140, 144
 PADDLE_HIGHEST, PADDLE_LOWEST = 38.0, 191.0
@@ -96,9 +97,7 @@ class PongPlayer:
 
 def reflect(y: float) -> float:
     """Fold a straight path back into the field, as the walls would."""
-    low, high = FIELD_TOP + BALL_HEIGHT / 2, FIELD_BOTTOM - BALL_HEIGHT / 2
-    span = high - low
-    return low + span - abs((y - low) % (2 * span) - span)
+    return fold(y, FIELD_TOP + BALL_HEIGHT / 2, FIELD_BOTTOM - BALL_HEIGHT / 2)
 
 
 def find_ball(obs: UInt8[np.ndarray, "H W C"]) -> tuple[float, float] | None:
@@ -108,15 +107,10 @@ def find_ball(obs: UInt8[np.ndarray, "H W C"]) -> tuple[float, float] | None:
     several pixels, whose weighted mean is its centre.
     """
     height, width = obs.shape[:2]
-    top, bottom = _crop(FIELD_TOP, FIELD_BOTTOM, height, SCREEN_HEIGHT)
-    left, right = _crop(LEFT_PADDLE_END, RIGHT_PADDLE_START, width, SCREEN_WIDTH)
+    top, bottom = crop(FIELD_TOP, FIELD_BOTTOM, height, SCREEN_HEIGHT)
+    left, right = crop(LEFT_PADDLE_END, RIGHT_PADDLE_START, width, SCREEN_WIDTH)
     weight = obs[top:bottom, left:right, 2].astype(np.float32) - BACKGROUND_BLUE
-    total = weight.sum()
-    if total < 30:
-        return None
-    y = (weight.sum(1) @ np.arange(top, bottom) / total + 0.5) * SCREEN_HEIGHT / height
-    x = (weight.sum(0) @ np.arange(left, right) / total + 0.5) * SCREEN_WIDTH / width
-    return float(x), float(y)
+    return centre(weight, top, left, height, width)
 
 
 def find_paddle(obs: UInt8[np.ndarray, "H W C"]) -> float | None:
@@ -125,16 +119,11 @@ def find_paddle(obs: UInt8[np.ndarray, "H W C"]) -> float | None:
     The paddle is less red than the field, and nothing else in its columns is.
     """
     height, width = obs.shape[:2]
-    top, bottom = _crop(FIELD_TOP, FIELD_BOTTOM, height, SCREEN_HEIGHT)
-    left, right = _crop(RIGHT_PADDLE_START, RIGHT_PADDLE_END, width, SCREEN_WIDTH)
+    top, bottom = crop(FIELD_TOP, FIELD_BOTTOM, height, SCREEN_HEIGHT)
+    left, right = crop(RIGHT_PADDLE_START, RIGHT_PADDLE_END, width, SCREEN_WIDTH)
     red = obs[top:bottom, left:right, 0].astype(np.float32)
     weight = np.clip(BACKGROUND_RED - red, 0, None).sum(axis=1)
     total = weight.sum()
-    if total < 30:
+    if total < LEAST_LIGHT:
         return None
     return float((weight @ np.arange(top, bottom) / total + 0.5) * SCREEN_HEIGHT / height)
-
-
-def _crop(start: int, end: int, size: int, console_size: int) -> tuple[int, int]:
-    """Return the pixels of a shrunk axis that lie wholly inside [start, end) of the console."""
-    return -(-start * size // console_size), end * size // console_size

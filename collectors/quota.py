@@ -1,9 +1,9 @@
 """Recording until there are enough rewards of each sign."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from collectors.settings import RecordingSettings
-from genie_gym.data.reward_classes import count_signs, reward_classes
+from genie_gym.data.reward_classes import count_signs, is_enough, reward_classes
 from genie_gym.data.shards import EpisodeRows, Manifest
 
 
@@ -21,12 +21,8 @@ class Tally:
     @classmethod
     def of(cls, manifest: Manifest) -> "Tally":
         """Count the closed shards of a recording."""
-        signs = [count_signs(shard.reward_classes) for shard in manifest.shards]
-        return cls(
-            num_actions=manifest.num_actions,
-            num_positive=sum(positive for positive, _ in signs),
-            num_negative=sum(negative for _, negative in signs),
-        )
+        positive, negative = manifest.reward_signs
+        return cls(num_actions=manifest.num_actions, num_positive=positive, num_negative=negative)
 
     def plus(self, episode: EpisodeRows) -> "Tally":
         """Return the tally with one more episode."""
@@ -39,10 +35,7 @@ class Tally:
 
     def is_enough(self, settings: RecordingSettings) -> bool:
         """Whether the recording ends here: its quota is met, or all its steps are taken."""
-        if self.num_actions >= settings.steps:
-            return True
-        quota = settings.min_events
-        return quota is not None and min(self.num_positive, self.num_negative) >= quota
+        return is_enough(self.num_actions, self.num_positive, self.num_negative, asdict(settings))
 
     def report(self, settings: RecordingSettings) -> str:
         """Say which part of the quota was met; nothing if none was set."""

@@ -181,6 +181,12 @@ class Recording:
             raise DataError(f"{self.path}: rewards must be finite, row {row} is {values[row]}")
         return values
 
+    def count_rewards(self, rewards: Float32[np.ndarray, " rows"]) -> dict[str, int]:
+        """Count how often an action earned each of the rewards, given the whole column."""
+        is_last = np.zeros(len(rewards), bool)
+        is_last[[episode.start + episode.length - 1 for episode in self.episodes]] = True
+        return listed_classes(reward_classes(rewards[~is_last]))
+
     def class_table(self) -> str:
         """Return a table of how often each reward was earned, and of the returns per policy.
 
@@ -190,9 +196,7 @@ class Recording:
         if not self.has_actions:
             return f"{self.num_frames} frames of video without actions or rewards"
         rewards = self.load_column("rewards")
-        is_last = np.zeros(len(rewards), bool)
-        is_last[[episode.start + episode.length - 1 for episode in self.episodes]] = True
-        classes = listed_classes(reward_classes(rewards[~is_last]))
+        classes = self.count_rewards(rewards)
         num_actions = max(sum(classes.values()), 1)
         lines = ["reward      steps   share"]
         lines += [

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -38,6 +39,22 @@ def listed_classes(classes: Mapping[str, int]) -> dict[str, int]:
         positive, negative = count_signs(classes)
         return {"-": negative, "0": sum(classes.values()) - positive - negative, "+": positive}
     return dict(sorted(classes.items(), key=lambda entry: float(entry[0])))
+
+
+def is_enough(
+    num_actions: int, num_positive: int, num_negative: int, settings: Mapping[str, Any]
+) -> bool:
+    """Whether a recording ends here: all its steps are taken, or its quota of rewards is met.
+
+    Args:
+        num_actions: actions taken.
+        num_positive: rewards above 0.
+        num_negative: rewards below 0.
+        settings: `steps` and `min_events`; what is absent or None never ends it.
+    """
+    steps, quota = settings.get("steps"), settings.get("min_events")
+    has_all_steps = steps is not None and num_actions >= steps
+    return has_all_steps or (quota is not None and min(num_positive, num_negative) >= quota)
 
 
 def count_signs(classes: Mapping[str, int]) -> tuple[int, int]:

@@ -17,7 +17,12 @@ import numpy as np
 from jaxtyping import Bool, Float32, Shaped, UInt8
 
 from genie_gym.config import from_dict
-from genie_gym.data.reward_classes import count_signs, listed_classes, reward_classes
+from genie_gym.data.reward_classes import (
+    count_signs,
+    is_enough,
+    listed_classes,
+    reward_classes,
+)
 from genie_gym.errors import DataError
 
 FORMAT_VERSION = 1
@@ -121,17 +126,17 @@ class Manifest:
         return sum(shard.episodes for shard in self.shards)
 
     @property
+    def reward_signs(self) -> tuple[int, int]:
+        """Number of positive and of negative rewards in all the closed shards."""
+        signs = [count_signs(shard.reward_classes) for shard in self.shards]
+        return sum(positive for positive, _ in signs), sum(negative for _, negative in signs)
+
+    @property
     def is_complete(self) -> bool:
         """Whether nothing is left to record: no gap, and all steps taken or the quota met."""
         if any(shard.index != index for index, shard in enumerate(self.shards)):
             return False
-        steps = self.settings.get("steps")
-        if steps is not None and self.num_actions >= steps:
-            return True
-        quota = self.settings.get("min_events")
-        signs = [count_signs(shard.reward_classes) for shard in self.shards]
-        positive, negative = (sum(counts[sign] for counts in signs) for sign in (0, 1))
-        return quota is not None and min(positive, negative) >= quota
+        return is_enough(self.num_actions, *self.reward_signs, self.settings)
 
 
 class ShardWriter:

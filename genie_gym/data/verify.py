@@ -4,18 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from genie_gym.data.hdf5 import COLUMNS, Recording
 from genie_gym.data.invariants import (
     ATTRIBUTES,
+    OPTIONAL_ATTRIBUTES,
     Finding,
     attribute_findings,
     episode_findings,
     row_findings,
 )
 from genie_gym.data.layout import find_problems, find_shards, list_shards, opened, read_layout
-from genie_gym.data.reward_classes import listed_classes, reward_classes
 from genie_gym.data.shards import (
     MANIFEST_NAME,
     Manifest,
@@ -118,10 +116,7 @@ def summarize_shard(path: Path, sha256: str) -> ShardEntry:
     recording = Recording.open(path)
     classes = {}
     if recording.has_actions:
-        rewards = recording.load_column("rewards")
-        is_last = np.zeros(len(rewards), bool)
-        is_last[[episode.start + episode.length - 1 for episode in recording.episodes]] = True
-        classes = listed_classes(reward_classes(rewards[~is_last]))
+        classes = recording.count_rewards(recording.load_column("rewards"))
     return ShardEntry(
         file=path.name,
         rows=recording.num_frames,
@@ -202,7 +197,7 @@ def _neighbour_faults(shard: Path, last_whole: Path | None, cure: str) -> list[F
                 problem=f"must be {other.get(key)!r} as in {last_whole.name}, "
                 f"got {this.get(key)!r}",
             )
-            for key in ("frames and actions", "action_meanings", "fps", *ATTRIBUTES)
+            for key in ("frames and actions", "action_meanings", *OPTIONAL_ATTRIBUTES, *ATTRIBUTES)
             if this.get(key) != other.get(key)
         ]
     first_id = int(layout.episode_ids[0])

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from genie_gym.data.hdf5 import Recording
-from genie_gym.data.invariants import ATTRIBUTES
+from genie_gym.data.invariants import ATTRIBUTES, OPTIONAL_ATTRIBUTES
 from genie_gym.evaluation.video import contact_sheet, write_video
 
 NUM_STILLS = 32
@@ -30,8 +30,8 @@ def recording_card(recording: Recording) -> str:
         "bytes": f"{num_bytes}, {num_bytes / recording.num_frames:.0f} a frame",
         **{
             key: recording.attributes[key]
-            for key in ATTRIBUTES
-            if key in recording.attributes and key != "action_meanings"
+            for key in (*ATTRIBUTES, *OPTIONAL_ATTRIBUTES)
+            if key in recording.attributes
         },
     }
     lines = [f"{key:<12} {value}" for key, value in facts.items()]

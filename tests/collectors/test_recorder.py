@@ -90,17 +90,8 @@ def test_two_workers_record_what_one_does(unbroken, tmp_path):
     assert_same_recording(unbroken, tmp_path)
 
 
-def test_a_resumed_recording_equals_an_unbroken_one(unbroken, tmp_path, monkeypatch):
-    num_played = 0
-
-    def play_some(*arguments):
-        nonlocal num_played
-        num_played += 1
-        if num_played % 3 == 0:
-            raise KeyboardInterrupt
-        return play_episode(*arguments)
-
-    monkeypatch.setattr("collectors.episodes.play_episode", play_some)
+@pytest.mark.usefixtures("break_every_third_episode")
+def test_a_resumed_recording_equals_an_unbroken_one(unbroken, tmp_path):
     num_runs = 0
     while not (tmp_path / "manifest.json").exists() or not read_manifest(tmp_path).is_finished:
         num_runs += 1
