@@ -10,7 +10,7 @@ from jaxtyping import Float32, UInt8
 from collectors.breakout_player import BreakoutPlayer
 from collectors.freeway_player import FreewayPlayer
 from collectors.pong_player import PongPlayer
-from collectors.sb3_player import Sb3Player
+from collectors.sb3_player import Sb3Player, model_sha256
 from collectors.settings import GYM_PREFIX
 from genie_gym.errors import ConfigError, GameError, did_you_mean
 from genie_gym.games import game_of
@@ -169,7 +169,7 @@ def make_policy(
             levels = _levels(part, game, actions, frame_shape)
             choices += [(level, share / len(levels)) for level in levels]
         return MixedPolicy(choices)
-    if kind == "sb3" and rest:
+    if kind == "sb3":
         return Sb3Player(rest, actions, frame_shape)
     if name == "scripted":
         return _scripted(game)
@@ -179,6 +179,30 @@ def make_policy(
         f"unknown policy {name!r}.{did_you_mean(name, POLICIES)} Known: {list(POLICIES)}, "
         "mixed:POLICY=SHARE,POLICY=SHARE and sb3:PATH"
     )
+
+
+def policy_parts(name: str) -> tuple[str, ...]:
+    """Return the policies that a name names: those of a mixture with named shares, else itself.
+
+    Raises:
+        ConfigError: a share is no number.
+
+    Example:
+        >>> policy_parts("mixed:sb3:agent.zip=0.6,random=0.4")
+        ('sb3:agent.zip', 'random')
+    """
+    kind, is_written, rest = name.partition(":")
+    return tuple(_read_shares(name, rest)) if kind == "mixed" and is_written else (name,)
+
+
+def models_sha256(name: str) -> str | None:
+    """Return the SHA-256 of every saved model in a policy's name, commas between; None for none.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    models = [part.removeprefix("sb3:") for part in policy_parts(name) if part.startswith("sb3:")]
+    return ",".join(map(model_sha256, models)) or None
 
 
 def _levels(name: str, game: str, actions: int | Box, frame_shape: tuple[int, ...]) -> list[Policy]:

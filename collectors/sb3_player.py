@@ -26,8 +26,8 @@ class Sb3Player:
 
     Loading a model runs code that its file holds (pickled data): load only files you trust.
 
-    Every episode seeds the global generators of Python, NumPy and torch: it is from them that
-    Stable-Baselines3 samples.
+    Actions are sampled here and not by `model.predict`, which draws from the global generators of
+    NumPy and torch. A model trained with gSDE gets fresh noise of the same spread at every step.
 
     Args:
         path: the zip that `model.save` wrote; nothing is ever downloaded.
@@ -40,19 +40,19 @@ class Sb3Player:
     """
 
     def __init__(self, path: str, actions: int | Box, frame_shape: tuple[int, ...]) -> None:
+        # The file may change behind its name: the recording says which one played.
+        self.description = f"sb3:{Path(path).name}({model_sha256(path)[:12]})"
         self._model = _load(Path(path))
         self._is_channels_first, num_frames = _stacking(
             path, self._model.observation_space, frame_shape
         )
         _check_actions(path, self._model.action_space, actions)
-        # The file may change behind its name: the recording says which one played.
-        self.description = f"sb3:{Path(path).name}({file_sha256(path)[:12]})"
         self._black = np.zeros(frame_shape, np.uint8)
         self._frames = deque([self._black] * num_frames, maxlen=num_frames)
 
     def reset(self, rng: np.random.Generator) -> None:
-        """Begin an episode; everything it samples follows from one number of `rng`."""
-        self._model.set_random_seed(int(rng.integers(2**31)))
+        """Begin an episode; everything it samples comes from `rng`."""
+        self._rng = rng
         self._frames.extend([self._black] * len(self._frames))
 
     def act(self, obs: UInt8[np.ndarray, "H W C"]) -> int | Float32[np.ndarray, " A"]:
@@ -60,28 +60,68 @@ class Sb3Player:
         self._frames.append(obs)
         axis = 0 if self._is_channels_first else 2
         frames = [obs.transpose(2, 0, 1) if axis == 0 else obs for obs in self._frames]
-        action, _ = self._model.predict(np.concatenate(frames, axis), deterministic=False)
-        return int(action) if action.ndim == 0 else action.astype(np.float32)
+        stack = np.concatenate(frames, axis)
+        if hasattr(self._model, "exploration_rate"):
+            return self._explore(stack)
+        obs_tensor, _ = self._model.policy.obs_to_tensor(stack)
+        distribution = self._model.policy.get_distribution(obs_tensor).distribution
+        if isinstance(self._model.action_space, Discrete):
+            probs = distribution.probs[0].numpy().astype(np.float64)
+            return int(self._rng.choice(len(probs), p=probs / probs.sum()))
+        return self._draw(distribution.mean[0].numpy(), distribution.stddev[0].numpy())
+
+    def _explore(self, stack: UInt8[np.ndarray, "..."]) -> int:
+        """Return DQN's action: with its exploration rate any, else the best."""
+        if self._rng.random() < self._model.exploration_rate:
+            return int(self._rng.integers(self._model.action_space.n))
+        return int(self._model.policy.predict(stack, deterministic=True)[0])
+
+    def _draw(
+        self, mean: Float32[np.ndarray, " A"], std: Float32[np.ndarray, " A"]
+    ) -> Float32[np.ndarray, " A"]:
+        """Return a vector of a normal distribution, brought into the Box as `predict` does it."""
+        policy, space = self._model.policy, self._model.action_space
+        action = self._rng.normal(mean, std).astype(np.float32)
+        if policy.squash_output:
+            action = policy.unscale_action(np.tanh(action))
+        return np.clip(action, space.low, space.high)
 
 
-def _load(path: Path) -> Any:
-    if not path.is_file():
+def model_sha256(path: str) -> str:
+    """Return the SHA-256 of a saved model, in hexadecimal.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    if not Path(path).is_file():
         raise ConfigError(
             f"policy sb3:{path}: there is no such file. Name the zip that model.save(...) wrote"
         )
+    return file_sha256(path)
+
+
+def _load(path: Path) -> Any:
     algorithm = _find_algorithm(path)
     import stable_baselines3  # brings torch, which no other policy needs
 
-    try:
+    # Loading seeds the global generators with a saved seed.
+    changes: dict[str, Any] = {"seed": None}
+    if algorithm == "DQN":
         # Playing needs no replay buffer, and a saved size may be more than the memory.
-        buffer = {"buffer_size": 1} if algorithm == "DQN" else {}
-        return getattr(stable_baselines3, algorithm).load(path, device="cpu", custom_objects=buffer)
+        changes["buffer_size"] = 1
+    try:
+        model = getattr(stable_baselines3, algorithm).load(
+            path, device="cpu", custom_objects=changes
+        )
     # A damaged or foreign pickle can raise anything.
     except Exception as error:
         raise ConfigError(
             f"policy sb3:{path}: {algorithm} cannot be loaded: {error!r}. Save it with the "
             f"installed Stable-Baselines3 {stable_baselines3.__version__}"
         ) from error
+    model.policy.set_training_mode(False)
+    model.policy.requires_grad_(False)
+    return model
 
 
 def _find_algorithm(path: Path) -> str:

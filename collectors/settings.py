@@ -42,6 +42,8 @@ class RecordingSettings:
     """Rewards of each sign after which the recording is finished, at the next end of an episode."""
     env_module: str | None = None
     """Module to import before the environment is made; it registers the id."""
+    model_sha256: str | None = None
+    """SHA-256 of the policy's saved models, in the policy's order with commas between; or None."""
 
     @property
     def is_ale(self) -> bool:
