@@ -1,6 +1,7 @@
 """Recording real play: episodes in, closed shards and a manifest out."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -11,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from collectors.episodes import make_player, play_episodes
+from collectors.policies import models_sha256
 from collectors.quota import Tally
 from collectors.settings import GYM_PREFIX, RecordingSettings, make_settings
 from genie_gym.data.hdf5 import Recording
@@ -26,6 +28,8 @@ from genie_gym.data.shards import (
 )
 from genie_gym.envs.real import RAW_FRAMES_PER_SECOND
 from genie_gym.errors import ConfigError, DataError
+
+SHA256 = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,7 +107,8 @@ def record(
         GameError: the game is unknown or cannot be recorded, or the policy does not play it.
         ConfigError: a number is out of its range, the policy is unknown, or an option is set that
             the environment does not have.
-        DataError: `out` holds a recording and `resume` is off, or one with other settings.
+        DataError: `out` holds a recording and `resume` is off, or one with other settings or of
+            another model behind the same name.
     """
     settings = make_settings(
         game,
@@ -121,6 +126,7 @@ def record(
         max_episode_steps=max_episode_steps,
         shard_steps=shard_steps,
         min_events=min_events,
+        model_sha256=models_sha256(policy or ""),
     )
     _check_counts(steps=steps, num_envs=num_envs, shard_steps=shard_steps)
     if min_events is not None:
@@ -231,12 +237,16 @@ def _open_manifest(folder: Path, settings: RecordingSettings, *, resume: bool) -
 
 def _check_resumable(folder: Path, manifest: Manifest, settings: RecordingSettings) -> None:
     for key, value in asdict(settings).items():
+        # An older manifest does not say which model played.
+        if key == "model_sha256" and key not in manifest.settings:
+            continue
         old_value = manifest.settings.get(key)
         if old_value != value:
-            raise DataError(
+            text = (
                 f"{folder} was recorded with {key}={old_value!r}, but is resumed with "
                 f"{key}={value!r}. Resume with the same settings, or name another --out"
             )
+            raise DataError(SHA256.sub(r"\1...", text))
     for shard in manifest.shards:
         path = folder / shard.file
         if not path.is_file() or file_sha256(path) != shard.sha256:
