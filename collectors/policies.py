@@ -9,6 +9,7 @@ from jaxtyping import Float32, UInt8
 
 from collectors.breakout_player import BreakoutPlayer
 from collectors.freeway_player import FreewayPlayer
+from collectors.human_player import HumanPlayer, PlayableEnv
 from collectors.pong_player import PongPlayer
 from collectors.sb3_player import Sb3Player, model_sha256
 from collectors.settings import GYM_PREFIX
@@ -16,7 +17,7 @@ from genie_gym.errors import ConfigError, GameError, did_you_mean
 from genie_gym.games import game_of
 
 Action = int | Float32[np.ndarray, " A"]
-POLICIES = ("random", "repeat", "scripted", "mixed")
+POLICIES = ("random", "repeat", "scripted", "mixed", "human")
 SCRIPTED: dict[str, Callable[[], "Policy"]] = {
     "Breakout": BreakoutPlayer,
     "Freeway": FreewayPlayer,
@@ -142,20 +143,24 @@ def make_policy(
     actions: int | Box,
     *,
     frame_shape: tuple[int, ...] = (64, 64, 3),
+    env: PlayableEnv | None = None,
 ) -> Policy:
     """Return a policy by name.
 
     Args:
         name: "random" (uniform), "repeat" (keeps its action nine times in ten), "scripted" (plays
-            to win; Breakout, Freeway and Pong), "sb3:PATH" (a model that Stable-Baselines3 saved),
-            or "mixed" (draws one of these per episode, the scripted one at four levels of noise).
-            "mixed:scripted=0.6,random=0.4" names the shares, which need not add up to 1.
+            to win; Breakout, Freeway and Pong), "human" (a person at the keyboard), "sb3:PATH" (a
+            model that Stable-Baselines3 saved), or "mixed" (draws one of these per episode, the
+            scripted one at four levels of noise). "mixed:scripted=0.6,random=0.4" names the
+            shares, which need not add up to 1.
         game: name or id of an ALE game, or "gym:ENV_ID".
         actions: size of the action space, or a bounded Box.
         frame_shape: height, width and 3 channels of the frames that the policy will see.
+        env: what a person plays in; no other policy needs it.
 
     Raises:
-        ConfigError: no policy has this name, a share is no number, or a model does not fit.
+        ConfigError: no policy has this name, a share is no number, a model does not fit, or a
+            person has no screen or environment.
         GameError: the policy does not play this game.
     """
     if not game.startswith(GYM_PREFIX):
@@ -166,13 +171,17 @@ def make_policy(
         shares = default if name == "mixed" else _read_shares(name, rest)
         choices: list[tuple[Policy, float]] = []
         for part, share in shares.items():
-            levels = _levels(part, game, actions, frame_shape)
+            levels = _levels(part, game, actions, frame_shape, env)
             choices += [(level, share / len(levels)) for level in levels]
         return MixedPolicy(choices)
     if kind == "sb3":
         return Sb3Player(rest, actions, frame_shape)
     if name == "scripted":
         return _scripted(game)
+    if name == "human":
+        if env is None:
+            raise ConfigError("policy 'human' plays only while genie-gym collect records")
+        return HumanPlayer(env)
     if name in ("random", "repeat"):
         return RepeatPolicy(actions, repeat_prob=0.0 if name == "random" else 0.9)
     raise ConfigError(
@@ -205,10 +214,29 @@ def models_sha256(name: str) -> str | None:
     return ",".join(map(model_sha256, models)) or None
 
 
-def _levels(name: str, game: str, actions: int | Box, frame_shape: tuple[int, ...]) -> list[Policy]:
+def check_num_envs(name: str, num_envs: int) -> None:
+    """Refuse several environments for one person.
+
+    Raises:
+        ConfigError: a person is part of the policy, and there is more than one environment.
+    """
+    if "human" in policy_parts(name) and num_envs > 1:
+        raise ConfigError(
+            f"policy {name!r} needs num_envs 1, got {num_envs}: a person plays one game at a time, "
+            "in a window of this process"
+        )
+
+
+def _levels(
+    name: str,
+    game: str,
+    actions: int | Box,
+    frame_shape: tuple[int, ...],
+    env: PlayableEnv | None,
+) -> list[Policy]:
     """Return the policies that share one part of a mixture."""
     if name != "scripted":
-        return [make_policy(name, game, actions, frame_shape=frame_shape)]
+        return [make_policy(name, game, actions, frame_shape=frame_shape, env=env)]
     # Levels from a sure win to a sure loss: a world must know both sides of every point.
     players = [(_scripted(game), noise) for noise in NOISE_LEVELS]
     assert isinstance(actions, int)  # as in every game that has a scripted player
@@ -235,6 +263,6 @@ def _read_shares(name: str, text: str) -> dict[str, float]:
     if not is_readable or any(policy.startswith("mixed") for policy in shares):
         raise ConfigError(
             "a mixture is written mixed:POLICY=SHARE,POLICY=SHARE, each of random, repeat, "
-            f"scripted and sb3:PATH at most once and with a share above 0, got {name!r}"
+            f"scripted, human and sb3:PATH at most once and with a share above 0, got {name!r}"
         )
     return shares

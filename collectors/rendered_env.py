@@ -59,6 +59,7 @@ class RenderedEnv(gym.Env[UInt8[np.ndarray, "H W C"], Any]):
         if env_module is not None:
             _import(env_module)
         self.frame_size = frame_size
+        self._env_id = env_id
         self._env = _make(env_id)
         if max_episode_steps is not None:
             self._env = TimeLimit(self._env, max_episode_steps)
@@ -76,6 +77,29 @@ class RenderedEnv(gym.Env[UInt8[np.ndarray, "H W C"], Any]):
             return None
         start = int(self._own_space.start)
         return [str(start + action) for action in range(int(self._own_space.n))]
+
+    @property
+    def fps(self) -> float | int | None:
+        """Steps in a second, if the environment states them."""
+        return self.metadata.get("render_fps")
+
+    def get_keys_to_action(self) -> dict[Any, int]:
+        """Return the environment's own key table, with the actions counted from 0.
+
+        Raises:
+            GameError: it states none, or its actions are not Discrete.
+        """
+        if not isinstance(self._own_space, Discrete) or not self._env.has_wrapper_attr(
+            "get_keys_to_action"
+        ):
+            raise GameError(
+                f"{GYM_PREFIX}{self._env_id} cannot be played by keyboard: it needs Discrete "
+                f"actions, and has {self._own_space}, and a method get_keys_to_action that names "
+                "the keys. Take another --policy"
+            )
+        table = self._env.get_wrapper_attr("get_keys_to_action")()
+        start = int(self._own_space.start)
+        return {keys: int(action) - start for keys, action in table.items()}
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

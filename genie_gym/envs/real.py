@@ -139,6 +139,15 @@ class RealEnv(gym.Env[UInt8[np.ndarray, "H W C"], SupportsIndex]):
         """Name of every action, in the order of the action space: "NOOP", "FIRE", ..."""
         return [action.name for action in self._action_set]
 
+    @property
+    def fps(self) -> float:
+        """Steps in a second of the console's time."""
+        return RAW_FRAMES_PER_SECOND / self.frame_skip
+
+    def get_keys_to_action(self) -> dict[tuple[str, ...], int]:
+        """Return the keys of every action, as `gymnasium.utils.play` reads them: wasd and space."""
+        return dict(self._atari.get_keys_to_action())
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[UInt8[np.ndarray, "H W C"], dict[str, Any]]:

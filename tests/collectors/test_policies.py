@@ -17,7 +17,7 @@ def actions_of(policy, seed, num_steps=500):
     return [policy.act(OBS) for _ in range(num_steps)]
 
 
-@pytest.mark.parametrize("name", sorted(POLICIES))
+@pytest.mark.parametrize("name", sorted(set(POLICIES) - {"human"}))
 def test_a_policy_plays_the_same_again_from_the_same_seed(name):
     policy = make_policy(name, "Pong", 6)
     assert actions_of(policy, 0) == actions_of(policy, 0)
