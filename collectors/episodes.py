@@ -18,6 +18,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from jaxtyping import Shaped, UInt8
 
+from collectors.human_player import PlayableEnv
 from collectors.policies import Action, Policy, make_policy
 from collectors.rendered_env import RenderedEnv
 from collectors.settings import GYM_PREFIX, RecordingSettings
@@ -26,15 +27,11 @@ from genie_gym.envs.real import RealEnv
 
 
 @runtime_checkable
-class RecordedEnv(Protocol):
+class RecordedEnv(PlayableEnv, Protocol):
     """What the recorder asks of an environment: observations are frames, steps are Gymnasium's."""
 
-    observation_space: Any
-    """`Box(0, 255, (H, W, 3), uint8)`."""
     action_space: Any
     """`Discrete`, or a `Box` with one axis."""
-    metadata: dict[str, Any]
-    """Gymnasium's, with `render_fps` if the environment states it."""
 
     @property
     def action_meanings(self) -> list[str] | None:
@@ -188,7 +185,9 @@ def make_player(settings: RecordingSettings) -> tuple[RecordedEnv, Policy]:
     env = make_env(settings)
     space, frame_shape = env.action_space, env.observation_space.shape
     actions = space if isinstance(space, Box) else int(space.n)
-    return env, make_policy(settings.policy, settings.game, actions, frame_shape=frame_shape)
+    return env, make_policy(
+        settings.policy, settings.game, actions, frame_shape=frame_shape, env=env
+    )
 
 
 def make_env(settings: RecordingSettings) -> RecordedEnv:

@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from collectors.episodes import make_player, play_episodes
-from collectors.policies import models_sha256
+from collectors.policies import check_num_envs, models_sha256
 from collectors.quota import Tally
 from collectors.settings import GYM_PREFIX, RecordingSettings, make_settings
 from genie_gym.data.hdf5 import Recording
@@ -26,7 +26,6 @@ from genie_gym.data.shards import (
     read_manifest,
     write_manifest,
 )
-from genie_gym.envs.real import RAW_FRAMES_PER_SECOND
 from genie_gym.errors import ConfigError, DataError
 
 SHA256 = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
@@ -131,6 +130,7 @@ def record(
     _check_counts(steps=steps, num_envs=num_envs, shard_steps=shard_steps)
     if min_events is not None:
         _check_counts(min_events=min_events)
+    check_num_envs(settings.policy, num_envs)
     attributes = _shard_attributes(settings)
 
     folder = Path(out)
@@ -257,20 +257,17 @@ def _check_resumable(folder: Path, manifest: Manifest, settings: RecordingSettin
 def _shard_attributes(settings: RecordingSettings) -> dict[str, Any]:
     env, _ = make_player(settings)
     env_keys = ["frame_size", "max_episode_steps"]
-    fps: float | None
     if settings.is_ale:
         env_id = f"ALE/{settings.game}-v5"
-        fps = RAW_FRAMES_PER_SECOND / settings.frame_skip
         env_keys += ["frame_skip", "max_pool", "sticky", "noop_max"]
     else:
         env_id = settings.game.removeprefix(GYM_PREFIX)
-        fps = env.metadata.get("render_fps")
         env_keys += ["env_module"]
     attributes = {
         "env_id": env_id,
         "env_kwargs": json.dumps({key: getattr(settings, key) for key in env_keys}),
         "action_meanings": env.action_meanings,
-        "fps": fps,
+        "fps": env.fps,
         "frame_skip": settings.frame_skip,
         "max_pool": settings.max_pool,
         "sticky": settings.sticky,
