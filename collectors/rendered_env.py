@@ -1,6 +1,8 @@
 """Any Gymnasium environment that renders pixels, seen as the recorder sees the real game."""
 
 import importlib
+import os
+import sys
 from typing import Any
 
 import cv2
@@ -130,6 +132,13 @@ class RenderedEnv(gym.Env[UInt8[np.ndarray, "H W C"], Any]):
             frame: Any = self._env.render()
         except gym.error.Error as error:
             raise _cannot_record(env_id, f"it does not render: {error}") from error
+        # What MuJoCo raises where its OpenGL library is missing.
+        except ImportError as error:
+            raise _cannot_record(
+                env_id,
+                f"it does not render: {error}. Without a screen MuJoCo needs EGL (Debian: apt "
+                "install libegl1 libgl1; MUJOCO_GL=egl)",
+            ) from error
         shape: tuple[int, ...] = getattr(frame, "shape", ())
         dtype = getattr(frame, "dtype", None)
         if dtype != np.uint8 or len(shape) != 3 or shape[-1] != 3:
@@ -157,6 +166,10 @@ def _import(module: str) -> None:
 
 
 def _make(env_id: str) -> gym.Env[Any, Any]:
+    has_screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if sys.platform == "linux" and not has_screen:
+        # Left to itself, Gymnasium opens a window for MuJoCo first, and dies of it.
+        os.environ.setdefault("MUJOCO_GL", "egl")
     try:
         # Gymnasium's checker prints advice for authors, into the recorder's progress bar.
         env: gym.Env[Any, Any] = gym.make(env_id, render_mode="rgb_array", disable_env_checker=True)

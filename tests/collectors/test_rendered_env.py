@@ -1,4 +1,6 @@
+import os
 import sys
+from ctypes.util import find_library
 
 import gymnasium as gym
 import numpy as np
@@ -134,3 +136,48 @@ def test_what_is_recorded_is_found_whole(tmp_path):
         folder = tmp_path / env_id
         record(f"gym:{env_id}", folder, steps=30, frame_size=16, progress=False)
         assert find_faults(folder) == []
+
+
+@pytest.fixture
+def headless(tmp_path, monkeypatch):
+    """Take screen and choice of renderer away, and let MuJoCo log into the test's folder."""
+    for name in ("MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.setenv(name, "")  # so that what the code sets is undone too
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    pytest.importorskip("mujoco", reason="mujoco is not installed: genie-gym[dev]")
+
+
+@pytest.mark.skipif(
+    sys.platform == "linux" and find_library("EGL") is None,
+    reason="MuJoCo cannot render without a screen: no libEGL (apt install libegl1 libgl1)",
+)
+@pytest.mark.usefixtures("headless")
+def test_mujoco_is_recorded_without_a_screen(tmp_path):
+    options = {"steps": 30, "max_episode_steps": 20, "progress": False}
+    record("gym:HalfCheetah-v5", tmp_path / "out", **options)
+    recording = Recording.open(tmp_path / "out")
+    rows = recording.load()
+    assert rows.actions.dtype == np.float32 and rows.actions.shape == (32, 6)
+    last_rows = [20, 31]
+    assert np.isnan(rows.actions[last_rows]).all()
+    assert (abs(np.delete(rows.actions, last_rows, axis=0)) <= 1).all()
+    assert rows.frames.shape == (32, 64, 64, 3) and rows.frames.std() > 50
+    # The body moves before a floor that lies still.
+    assert (rows.frames[1:20] != rows.frames[:19]).any((1, 2, 3)).all()
+    assert rows.rewards[:-1].std() > 0.1 and recording.attributes["fps"] == 20
+    assert find_faults(tmp_path / "out") == []
+    if sys.platform == "linux":
+        assert os.environ["MUJOCO_GL"] == "egl"
+
+
+# The viewer that could not be made complains once more when it is collected.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("headless")
+@pytest.mark.skipif(sys.platform != "linux", reason="EGL is for Linux")
+def test_without_egl_the_cure_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mujoco.egl", None)
+    text = r"gym:InvertedPendulum-v5 cannot be recorded: it does not render: .*apt install libegl1"
+    with pytest.raises(GameError, match=text):
+        record("gym:InvertedPendulum-v5", tmp_path / "out", steps=5)
+    assert not (tmp_path / "out").exists()
