@@ -217,6 +217,11 @@ def _check_fits(recording: Recording, config: StackConfig, path: Path) -> None:
         )
     if not recording.has_actions or recording.action_meanings is None:
         raise DataError(f"{path} is a video without actions; train from a recording of a game")
+    if "env_id" not in recording.attributes:
+        raise DataError(
+            f"{recording.shards[0]} has no attribute 'env_id', which names its game. Add it, such as "
+            f"'ALE/{game_of(config.game)}-v5', or record again with genie-gym collect"
+        )
     game = game_of(str(recording.attributes["env_id"]))
     if game != game_of(config.game):
         raise ConfigError(

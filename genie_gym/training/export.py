@@ -17,6 +17,7 @@ from genie_gym.training.config import RunConfig
 from genie_gym.training.data import TrainingData, Windows, tokenize
 from genie_gym.training.run import RunFolder
 
+NEEDED_ATTRIBUTES = ("action_meanings", "fps", "policy", "seed", "sticky", "noop_max")
 NEEDED = ("tokenizer", "lam", "dynamics")
 CALM = 8
 """Steps after a start context that hold no reward and no end, so that play begins in a rally."""
@@ -31,7 +32,8 @@ def export(run_path: Path, out: Path, data_path: Path | None = None) -> Path:
         data_path: the recording the run was trained on, if it has moved.
 
     Raises:
-        DataError: the folder holds no run, or its recording is gone.
+        DataError: the folder holds no run, or its recording is gone or does not say what the card
+            of a world states.
         WorldError: a part that every world needs is not trained yet.
     """
     run = RunFolder(run_path)
@@ -53,11 +55,16 @@ def export(run_path: Path, out: Path, data_path: Path | None = None) -> Path:
             f"{data.path} is not the recording {run_path} was trained on (fingerprint "
             f"{data.fingerprint}, wanted {data_card['fingerprint']}). Name it with --data"
         )
+    attributes = data_card["attributes"]
+    if missing := [key for key in NEEDED_ATTRIBUTES if key not in attributes]:
+        raise DataError(
+            f"{data.path} has no attributes {missing}, and the card of a world states them. Add "
+            f"them below 'attributes' in {run_path / 'data.yaml'}"
+        )
 
     stack = GenieStack(config.stack, generator=torch.Generator().manual_seed(config.seed))
     run.load(stack)
     starts = choose_starts(config, data, stack, run_path / "tokens.safetensors")
-    attributes = data_card["attributes"]
     card: dict[str, Any] = {
         "game": config.stack.game,
         "action_meanings": list(attributes["action_meanings"]),

@@ -109,6 +109,17 @@ def test_a_recording_that_does_not_name_its_actions_is_refused(minari, tmp_path)
     assert not (tmp_path / "minari" / ".pong-v0.part").exists()
 
 
+def test_a_recording_that_names_nothing_but_its_actions_is_exported(minari, tmp_path):
+    folder, _ = record(tmp_path / "recording")
+    for shard in Recording.open(folder).shards:
+        with h5py.File(shard, "r+") as file:
+            for key in set(file.attrs) - {"format_version", "action_meanings"}:
+                del file.attrs[key]
+    export_minari(folder, "pong-v0")
+    dataset = minari.load_dataset("pong-v0")
+    assert dataset.total_steps == 17 and dataset.storage.metadata["algorithm_name"] == "unknown"
+
+
 def test_what_goes_wrong_on_the_way_leaves_nothing(minari, tmp_path):
     folder, _ = record(tmp_path / "recording")
     with h5py.File(folder / "shard-00001.h5", "r+") as file:

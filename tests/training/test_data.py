@@ -1,5 +1,7 @@
+import shutil
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -95,6 +97,15 @@ def test_another_number_of_actions_is_refused(config, pipeline):
     text = "was recorded with 6 actions, but stack.num_actions is 4. Set it to 6"
     with pytest.raises(ConfigError, match=text):
         TrainingData(pipeline.recording, replace(config.stack, num_actions=4), validation_share=0.2)
+
+
+def test_a_recording_that_does_not_name_its_game_is_refused(config, pipeline, tmp_path):
+    shard = shutil.copy(pipeline.recording / "shard-00000.h5", tmp_path)
+    with h5py.File(shard, "r+") as file:
+        del file.attrs["env_id"]
+    text = r"shard-00000.h5 has no attribute 'env_id', which .* such as 'ALE/Pong-v5', or record"
+    with pytest.raises(DataError, match=text):
+        TrainingData(tmp_path, config.stack, validation_share=0.2)
 
 
 @pytest.fixture(scope="module")
