@@ -81,9 +81,10 @@ def record(
             Gymnasium environment that renders "rgb_array" ("gym:CartPole-v1").
         out: folder to write; created if absent.
         steps: actions in total; an episode still open then is closed as truncated.
-        policy: what plays: "random", "repeat", "scripted", "mixed", "mixed:NAME=SHARE,..." or
-            "sb3:PATH" (`collectors.policies.make_policy`); by default "mixed" in ALE games and
-            "random" elsewhere. Loading "sb3:PATH" runs code from that file.
+        policy: what plays: "random", "repeat", "scripted", "human", "mixed",
+            "mixed:NAME=SHARE,..." or "sb3:PATH" (`collectors.policies.make_policy`); by default
+            "mixed" in ALE games and "random" elsewhere. Loading "sb3:PATH" runs code from that
+            file. "human" needs `num_envs` 1.
         seed: seed of the recording; another seed gives other episodes.
         sticky: probability, per raw frame, that the emulator repeats its previous action (0 by
             default). This, `noop_max`, `frame_skip` and `max_pool` are for ALE games alone.
