@@ -66,6 +66,7 @@ def shard(pipeline, tmp_path):
         ),
         (["Pong", "--steps=9", "--min-events=0"], "min_events must be at least 1, got 0"),
         (["Pong", "--steps=9", "--policy=sb3:no.zip"], "sb3:no.zip: there is no such file"),
+        (["Pong", "--steps=9", "--policy=human", "--num-envs=2"], "needs num_envs 1, got 2"),
         (["Pong", "--steps=9", "--env-module=os"], "env_module is for environments named gym:"),
         (["gym:None-v0", "--steps=9"], "gym:None-v0 cannot be recorded: it cannot be made"),
         (
@@ -233,6 +234,15 @@ def test_a_folder_without_a_run_is_not_exported(out, tmp_path, capsys):
 def test_a_run_whose_recording_is_gone_is_not_exported(pipeline, out, tmp_path, capsys):
     arguments = ["export", pipeline.run, "--out", out, "--data", tmp_path / "moved"]
     assert "moved does not exist" in refused(arguments, capsys)
+
+
+def test_a_run_whose_recording_states_no_rate_is_not_exported(pipeline, out, tmp_path, capsys):
+    run = shutil.copytree(pipeline.run, tmp_path / "run")
+    card = yaml.safe_load((run / "data.yaml").read_text())
+    del card["attributes"]["fps"]
+    (run / "data.yaml").write_text(yaml.safe_dump(card))
+    line = refused(["export", run, "--out", out, "--data", pipeline.recording], capsys)
+    assert "has no attributes ['fps'], and the card of a world states them. Add them" in line
 
 
 @pytest.mark.parametrize("command", ["collect", "train", "export", "demo"])
