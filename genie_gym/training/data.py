@@ -219,8 +219,8 @@ def _check_fits(recording: Recording, config: StackConfig, path: Path) -> None:
         raise DataError(f"{path} is a video without actions; train from a recording of a game")
     if "env_id" not in recording.attributes:
         raise DataError(
-            f"{recording.shards[0]} has no attribute 'env_id', which names its game. Add it, such as "
-            f"'ALE/{game_of(config.game)}-v5', or record again with genie-gym collect"
+            f"{recording.shards[0]} has no attribute 'env_id', which names its game. Add it, such "
+            f"as 'ALE/{game_of(config.game)}-v5', or record again with genie-gym collect"
         )
     game = game_of(str(recording.attributes["env_id"]))
     if game != game_of(config.game):
