@@ -1,5 +1,6 @@
 """What a recording is made with: everything that its rows depend on."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,11 @@ class RecordingSettings:
     def is_ale(self) -> bool:
         """Whether an ALE game is recorded, and not another environment."""
         return not self.game.startswith(GYM_PREFIX)
+
+    @property
+    def can_be_played_again(self) -> bool:
+        """Whether the rows follow from these settings: a person never plays the same game twice."""
+        return re.search(r"(^|[:,])human(=|$)", self.policy) is None
 
 
 def make_settings(
