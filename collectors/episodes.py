@@ -1,15 +1,7 @@
 """Playing single episodes of a recording: each depends only on its number and the settings."""
 
 import atexit
-import itertools
-import multiprocessing
-import os
-import signal
-import threading
-from collections import deque
-from collections.abc import Generator
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
@@ -46,14 +38,26 @@ class RecordedEnv(PlayableEnv, Protocol):
         """Take an action."""
 
 
-def play_episode(settings: RecordingSettings, episode_id: int, max_actions: int) -> EpisodeRows:
+def play_episode(
+    settings: RecordingSettings,
+    episode_id: int,
+    max_actions: int,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> EpisodeRows | None:
     """Play one episode of a recording, or its beginning.
 
     Args:
         settings: the recording's settings.
         episode_id: number of the episode in the recording, from 0.
         max_actions: actions after which the episode is cut and marked as truncated.
+        should_stop: asked before every action; True cuts the episode there.
+
+    Returns:
+        The rows; None if the episode was stopped before its first action.
     """
+    if should_stop():
+        return None
     env, policy = make_player(settings)
     seeds = np.random.SeedSequence([settings.seed, episode_id]).generate_state(2)
     reset_seed, policy_seed = (int(seed) for seed in seeds)
@@ -68,7 +72,8 @@ def play_episode(settings: RecordingSettings, episode_id: int, max_actions: int)
         obs, reward, terminated, truncated, _ = env.step(actions[-1])
         frames.append(obs)
         rewards.append(reward)
-        truncated = truncated or (len(actions) == max_actions and not terminated)
+        is_cut = len(actions) == max_actions or should_stop()
+        truncated = truncated or (is_cut and not terminated)
 
     ends = np.zeros((2, len(frames)), bool)
     ends[:, -2] = terminated, truncated
@@ -109,69 +114,6 @@ def cut_episode(episode: EpisodeRows, max_actions: int) -> EpisodeRows:
     rows["rewards"][-1] = 0
     rows["truncations"][-2] = True
     return replace(episode, **rows)
-
-
-def play_episodes(
-    settings: RecordingSettings, first_episode: int, num_actions: int, num_envs: int
-) -> Generator[EpisodeRows, None, None]:
-    """Play episodes in order until they hold exactly so many actions.
-
-    Args:
-        settings: the recording's settings.
-        first_episode: number of the first episode.
-        num_actions: actions in total; the last episode is cut.
-        num_envs: worker processes; with 1 the episodes are played in this process. The episodes
-            are the same for any number.
-    """
-    played = (
-        _play_here(settings, first_episode, num_actions)
-        if num_envs == 1
-        else _play_in_workers(settings, first_episode, num_actions, num_envs)
-    )
-    with closing(played):
-        while num_actions > 0:
-            episode = cut_episode(next(played), num_actions)
-            num_actions -= episode.num_actions
-            yield episode
-
-
-def _play_here(
-    settings: RecordingSettings, first_episode: int, num_actions: int
-) -> Generator[EpisodeRows, None, None]:
-    for episode_id in itertools.count(first_episode):
-        episode = play_episode(settings, episode_id, num_actions)
-        num_actions -= episode.num_actions
-        yield episode
-
-
-def _play_in_workers(
-    settings: RecordingSettings, first_episode: int, num_actions: int, num_envs: int
-) -> Generator[EpisodeRows, None, None]:
-    # Spawned, not forked: a fork copies locks that OpenCV's or HDF5's threads may hold.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(num_envs, mp_context=context, initializer=_follow_parent)
-    try:
-        waiting: deque[Future[EpisodeRows]] = deque()
-        for episode_id in itertools.count(first_episode):
-            waiting.append(pool.submit(play_episode, settings, episode_id, num_actions))
-            # One spare per worker keeps all busy while the oldest episode is waited for.
-            if len(waiting) == 2 * num_envs:
-                yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _follow_parent() -> None:
-    """Leave Ctrl-C to the parent, and end with it even if it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait_and_exit() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait_and_exit, daemon=True).start()
 
 
 @lru_cache(maxsize=1)

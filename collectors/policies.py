@@ -190,41 +190,16 @@ def make_policy(
     )
 
 
-def policy_parts(name: str) -> tuple[str, ...]:
-    """Return the policies that a name names: those of a mixture with named shares, else itself.
-
-    Raises:
-        ConfigError: a share is no number.
-
-    Example:
-        >>> policy_parts("mixed:sb3:agent.zip=0.6,random=0.4")
-        ('sb3:agent.zip', 'random')
-    """
-    kind, is_written, rest = name.partition(":")
-    return tuple(_read_shares(name, rest)) if kind == "mixed" and is_written else (name,)
-
-
 def models_sha256(name: str) -> str | None:
     """Return the SHA-256 of every saved model in a policy's name, commas between; None for none.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: there is no such file, or a share is no number.
     """
-    models = [part.removeprefix("sb3:") for part in policy_parts(name) if part.startswith("sb3:")]
+    kind, is_written, rest = name.partition(":")
+    parts = _read_shares(name, rest) if kind == "mixed" and is_written else [name]
+    models = [part.removeprefix("sb3:") for part in parts if part.startswith("sb3:")]
     return ",".join(map(model_sha256, models)) or None
-
-
-def check_num_envs(name: str, num_envs: int) -> None:
-    """Refuse several environments for one person.
-
-    Raises:
-        ConfigError: a person is part of the policy, and there is more than one environment.
-    """
-    if "human" in policy_parts(name) and num_envs > 1:
-        raise ConfigError(
-            f"policy {name!r} needs num_envs 1, got {num_envs}: a person plays one game at a time, "
-            "in a window of this process"
-        )
 
 
 def _levels(

@@ -3,25 +3,24 @@
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from collectors.episodes import make_player, play_episodes
-from collectors.policies import check_num_envs, models_sha256
+from collectors.episodes import make_player
+from collectors.filling import ShardFiller
+from collectors.interrupt import deferred_interrupt
+from collectors.policies import models_sha256
 from collectors.quota import Tally
-from collectors.settings import GYM_PREFIX, RecordingSettings, make_settings
+from collectors.settings import GYM_PREFIX, RecordingSettings, check_num_envs, make_settings
+from collectors.workers import WorkerProcesses
 from genie_gym.data.hdf5 import Recording
 from genie_gym.data.shards import (
     MANIFEST_NAME,
-    EpisodeRows,
     Manifest,
-    ShardEntry,
-    ShardWriter,
     file_sha256,
     read_manifest,
     write_manifest,
@@ -74,7 +73,8 @@ def record(
     """Record real play into a folder of HDF5 shards.
 
     Episode k depends only on the seed, k, and the settings, never on `num_envs` or on how often the
-    recording was broken and resumed. A kill loses at most the open shard.
+    recording was broken and resumed. A kill loses at most the open shard. Ctrl-C closes the open
+    episode as truncated and the shard with it; resuming records that shard again, whole.
 
     Args:
         game: name or id of an ALE game ("Pong", "ALE/Pong-v5"), or "gym:" and the id of any other
@@ -93,7 +93,8 @@ def record(
         frame_skip: raw frames per action (4 by default).
         max_pool: whether the last two raw frames are merged (they are by default).
         max_episode_steps: actions after which an episode is truncated; None for no limit.
-        num_envs: worker processes. Above 1, a script must hold its calls under
+        num_envs: episodes played at once, on as many processes, but no more than there are cores.
+            Each process holds one episode in memory. Above 1, a script must hold its calls under
             `if __name__ == "__main__":`, as for any spawned process.
         shard_steps: actions after which a shard is closed, at the next end of an episode.
         min_events: stop before `steps`, at the first end of an episode with so many positive and
@@ -108,7 +109,8 @@ def record(
         ConfigError: a number is out of its range, the policy is unknown, or an option is set that
             the environment does not have.
         DataError: `out` holds a recording and `resume` is off, or one with other settings or of
-            another model behind the same name.
+            another model behind the same name; the disk is full; a worker process was killed.
+        KeyboardInterrupt: Ctrl-C, once the open shard is closed; a second one leaves it open.
     """
     settings = make_settings(
         game,
@@ -131,85 +133,30 @@ def record(
     _check_counts(steps=steps, num_envs=num_envs, shard_steps=shard_steps)
     if min_events is not None:
         _check_counts(min_events=min_events)
-    check_num_envs(settings.policy, num_envs)
+    check_num_envs(settings, num_envs)
     attributes = _shard_attributes(settings)
 
     folder = Path(out)
     manifest = _open_manifest(folder, settings, resume=resume)
+    make_workers = partial(WorkerProcesses, settings, num_envs) if num_envs > 1 else None
     num_old_actions = manifest.num_actions
     start_time = time.monotonic()
-    with tqdm(total=steps, initial=num_old_actions, unit="step", disable=not progress) as bar:
-        while not manifest.is_complete:
-            old_manifest = manifest
-            before, after = _split_at_gap(manifest)
-            first_episode, num_left = before.num_episodes, steps - before.num_actions
-            with closing(play_episodes(settings, first_episode, num_left, num_envs)) as episodes:
-                manifest = _write_shards(
-                    folder, before, after, episodes, settings, attributes, on_steps=bar.update
-                )
-            if manifest == old_manifest:
-                raise _cannot_fill(folder, "nothing is left to play before its later shards")
+    with (
+        tqdm(total=steps, initial=num_old_actions, unit="step", disable=not progress) as bar,
+        deferred_interrupt() as is_interrupted,
+    ):
+        filler = ShardFiller(
+            folder,
+            settings,
+            attributes,
+            make_workers=make_workers,
+            should_stop=is_interrupted.is_set,
+            on_steps=bar.update,
+        )
+        manifest = filler.fill(manifest)
+    if is_interrupted.is_set():
+        raise KeyboardInterrupt
     return _summarize(folder, manifest, settings, num_old_actions, time.monotonic() - start_time)
-
-
-def _split_at_gap(manifest: Manifest) -> tuple[Manifest, tuple[ShardEntry, ...]]:
-    """Return the manifest up to the first shard that is not there, and the shards behind it."""
-    entries = enumerate(manifest.shards)
-    gap = next((i for i, shard in entries if shard.index != i), len(manifest.shards))
-    return replace(manifest, shards=manifest.shards[:gap]), manifest.shards[gap:]
-
-
-def _write_shards(
-    folder: Path,
-    manifest: Manifest,
-    after: tuple[ShardEntry, ...],
-    episodes: Iterator[EpisodeRows],
-    settings: RecordingSettings,
-    attributes: dict[str, Any],
-    *,
-    on_steps: Callable[[int], object],
-) -> Manifest:
-    """Write shards until the recording is whole, or until they reach those behind the gap."""
-    tally = Tally.of(manifest)
-    while not tally.is_enough(settings):
-        index = len(manifest.shards)
-        if after and after[0].index == index:
-            break
-        with ShardWriter(folder, index, attributes) as writer:
-            for episode in episodes:
-                writer.append(episode)
-                tally = tally.plus(episode)
-                on_steps(episode.num_actions)
-                if tally.is_enough(settings) or writer.num_actions >= settings.shard_steps:
-                    break
-            if not writer.num_actions:
-                raise _cannot_fill(folder, f"all {settings.steps} steps are taken before its end")
-            if after and (after[0].index == index + 1 or tally.is_enough(settings)):
-                _check_reaches(folder / after[0].file, episode.episode_id + 1)
-            shards = (*manifest.shards, writer.close())
-        manifest = replace(manifest, shards=shards)
-        write_manifest(folder, _join(manifest, after))
-    return _join(manifest, after)
-
-
-def _join(manifest: Manifest, after: tuple[ShardEntry, ...]) -> Manifest:
-    whole = replace(manifest, shards=(*manifest.shards, *after))
-    return replace(whole, is_finished=whole.is_complete)
-
-
-def _check_reaches(shard: Path, next_episode: int) -> None:
-    first_episode = Recording.open(shard).episodes[0].episode_id
-    if first_episode != next_episode:
-        reason = f"episodes played now lead to {next_episode}, but it begins with {first_episode}"
-        raise _cannot_fill(shard, reason)
-
-
-def _cannot_fill(path: Path, reason: str) -> DataError:
-    return DataError(
-        f"the gap in the recording at {path} cannot be filled: {reason}. It was recorded with "
-        "another version of the emulator or of the player: install that one, or record again to "
-        "another --out"
-    )
 
 
 def _open_manifest(folder: Path, settings: RecordingSettings, *, resume: bool) -> Manifest:
@@ -232,11 +179,17 @@ def _open_manifest(folder: Path, settings: RecordingSettings, *, resume: bool) -
             f"{folder} already holds a recording of {manifest.num_actions} steps. Continue it "
             "with --resume, or name another --out"
         )
-    _check_resumable(folder, manifest, settings)
+    _check_settings(folder, manifest, settings)
+    whole = tuple(shard for shard in manifest.shards if not shard.is_interrupted)
+    if whole != manifest.shards:
+        # Out of the manifest first: a file that is being replaced must not be listed.
+        manifest = replace(manifest, shards=whole)
+        write_manifest(folder, manifest)
+    _check_shards(folder, manifest)
     return manifest
 
 
-def _check_resumable(folder: Path, manifest: Manifest, settings: RecordingSettings) -> None:
+def _check_settings(folder: Path, manifest: Manifest, settings: RecordingSettings) -> None:
     for key, value in asdict(settings).items():
         # An older manifest does not say which model played.
         if key == "model_sha256" and key not in manifest.settings:
@@ -248,6 +201,9 @@ def _check_resumable(folder: Path, manifest: Manifest, settings: RecordingSettin
                 f"{key}={value!r}. Resume with the same settings, or name another --out"
             )
             raise DataError(SHA256.sub(r"\1...", text))
+
+
+def _check_shards(folder: Path, manifest: Manifest) -> None:
     for shard in manifest.shards:
         path = folder / shard.file
         if not path.is_file() or file_sha256(path) != shard.sha256:

@@ -132,12 +132,15 @@ class RenderedEnv(gym.Env[UInt8[np.ndarray, "H W C"], Any]):
             frame: Any = self._env.render()
         except gym.error.Error as error:
             raise _cannot_record(env_id, f"it does not render: {error}") from error
-        # What MuJoCo raises where its OpenGL library is missing.
-        except ImportError as error:
+        except Exception as error:
+            if "mujoco" not in sys.modules:
+                raise
+            # Where its OpenGL library is missing, it raises whatever stands next on its way.
             raise _cannot_record(
                 env_id,
-                f"it does not render: {error}. Without a screen MuJoCo needs EGL (Debian: apt "
-                "install libegl1 libgl1; MUJOCO_GL=egl)",
+                f"it does not render with MUJOCO_GL={os.environ.get('MUJOCO_GL')}: {error!r}. "
+                "Without a screen MuJoCo needs MUJOCO_GL=egl and the library (Debian: apt install "
+                "libegl1 libgl1)",
             ) from error
         shape: tuple[int, ...] = getattr(frame, "shape", ())
         dtype = getattr(frame, "dtype", None)

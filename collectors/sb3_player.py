@@ -61,7 +61,7 @@ class Sb3Player:
         axis = 0 if self._is_channels_first else 2
         frames = [obs.transpose(2, 0, 1) if axis == 0 else obs for obs in self._frames]
         stack = np.concatenate(frames, axis)
-        if hasattr(self._model, "exploration_rate"):
+        if hasattr(self._model, "exploration_rate"):  # DQN, which has no distribution
             return self._explore(stack)
         obs_tensor, _ = self._model.policy.obs_to_tensor(stack)
         distribution = self._model.policy.get_distribution(obs_tensor).distribution

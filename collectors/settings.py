@@ -1,5 +1,6 @@
 """What a recording is made with: everything that its rows depend on."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,11 @@ class RecordingSettings:
         """Whether an ALE game is recorded, and not another environment."""
         return not self.game.startswith(GYM_PREFIX)
 
+    @property
+    def can_be_played_again(self) -> bool:
+        """Whether the rows follow from these settings: a person never plays the same game twice."""
+        return re.search(r"(^|[:,])human(=|$)", self.policy) is None
+
 
 def make_settings(
     game: str,
@@ -90,3 +96,16 @@ def make_settings(
         )
     values = {**ALE_DEFAULTS, **asked, "policy": policy or "mixed"}
     return RecordingSettings(game=game_of(game), **values, **others)
+
+
+def check_num_envs(settings: RecordingSettings, num_envs: int) -> None:
+    """Refuse several environments for one person.
+
+    Raises:
+        ConfigError: a person is part of the policy, and there is more than one environment.
+    """
+    if num_envs > 1 and not settings.can_be_played_again:
+        raise ConfigError(
+            f"policy {settings.policy!r} needs num_envs 1, got {num_envs}: a person plays one game "
+            "at a time, in a window of this process"
+        )

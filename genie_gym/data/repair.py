@@ -62,10 +62,13 @@ def _set_aside(shard: Path) -> str:
 
 
 def _count_again(folder: Path, manifest: Manifest, bad: set[Path]) -> Manifest:
-    whole = [folder / entry.file for entry in manifest.shards]
-    whole = [shard for shard in whole if shard not in bad]
-    shards = tuple(summarize_shard(shard, file_sha256(shard)) for shard in whole)
-    new = replace(manifest, shards=shards)
+    shards = []
+    for entry in manifest.shards:
+        shard = folder / entry.file
+        if shard not in bad:
+            new_entry = summarize_shard(shard, file_sha256(shard))
+            shards.append(replace(new_entry, is_interrupted=entry.is_interrupted))
+    new = replace(manifest, shards=tuple(shards))
     # An import has no steps to take: nothing can go on with it.
     is_import = "steps" not in manifest.settings
     return replace(new, is_finished=manifest.is_finished if is_import else new.is_complete)

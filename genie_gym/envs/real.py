@@ -108,6 +108,7 @@ class RealEnv(gym.Env[UInt8[np.ndarray, "H W C"], SupportsIndex]):
         self.frame_size = frame_size
         self.frame_skip = frame_skip
         self.max_pool = max_pool
+        self._sticky = sticky
         self.noop_max = noop_max
         self.render_mode = render_mode
         self.max_episode_steps = max_episode_steps
@@ -131,6 +132,7 @@ class RealEnv(gym.Env[UInt8[np.ndarray, "H W C"], SupportsIndex]):
         # Filled in place: fresh screens for every frame would cost a quarter of the speed.
         self._screen = self._ale.getScreenRGB()
         self._older_screen = self._screen.copy()
+        self._fresh_game: tuple[ale_py.ALEState, UInt8[np.ndarray, "H W C"]] | None = None
         self._num_steps = 0
         self._is_over = True
 
@@ -158,14 +160,16 @@ class RealEnv(gym.Env[UInt8[np.ndarray, "H W C"], SupportsIndex]):
             options: none are known; ignored.
         """
         super().reset(seed=seed)
-        self._atari.reset(seed=seed)
-        for _ in range(self.np_random.integers(self.noop_max + 1)):
+        self._begin_game(seed)
+        num_noops = self.np_random.integers(self.noop_max + 1)
+        for _ in range(num_noops):
             self._ale.act(ale_py.Action.NOOP)
             if self._ale.game_over():
                 self._ale.reset_game()
 
         # A frame of the game before must not shine through the first one of this.
-        self._look_afresh()
+        if num_noops:
+            self._look_afresh()
         self._num_steps = 0
         self._is_over = False
         return self._obs(), self._info()
@@ -206,7 +210,7 @@ class RealEnv(gym.Env[UInt8[np.ndarray, "H W C"], SupportsIndex]):
 
     def render(self) -> UInt8[np.ndarray, "H W C"] | None:
         """Return the newest raw frame, (210, 160, 3) for most games; None in human mode."""
-        return self._ale.getScreenRGB() if self.render_mode == "rgb_array" else None
+        return self._screen.copy() if self.render_mode == "rgb_array" else None
 
     def get_state(self) -> RealState:
         """Return all that decides the future, so that `set_state` can go back to it."""
@@ -230,6 +234,23 @@ class RealEnv(gym.Env[UInt8[np.ndarray, "H W C"], SupportsIndex]):
     def close(self) -> None:
         """Close the emulator and its window."""
         self._atari.close()
+
+    def _begin_game(self, seed: int | None) -> None:
+        """Switch the console on.
+
+        Loading a cartridge takes as long as 250 steps and matters only to sticky actions, whose
+        random numbers it seeds. Without them the first load of all is gone back to.
+        """
+        if self._fresh_game is None or self._sticky:
+            self._atari.reset(seed=seed)
+            self._look_afresh()
+            self._fresh_game = self._ale.cloneState(include_rng=False), self._screen.copy()
+            return
+        state, screen = self._fresh_game
+        # A state lacks what play leaves in the console's ports (Qbert, Tetris), and the screen.
+        self._ale.reset_game()
+        self._ale.restoreState(state)
+        self._screen[:] = self._older_screen[:] = screen
 
     def _look(self) -> None:
         self._older_screen, self._screen = self._screen, self._older_screen

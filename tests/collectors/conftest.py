@@ -1,3 +1,5 @@
+import signal
+
 import pytest
 
 from collectors.episodes import play_episode
@@ -5,14 +7,21 @@ from collectors.episodes import play_episode
 
 @pytest.fixture
 def break_every_third_episode(monkeypatch):
-    """Make the recorder stop at every third episode, as Ctrl-C would; list what was begun."""
+    """Press Ctrl-C in the middle of every third episode; list what was begun."""
     begun = []
 
-    def play_some(*arguments):
-        begun.append(arguments)
-        if len(begun) % 3 == 0:
-            raise KeyboardInterrupt
-        return play_episode(*arguments)
+    def play_some(settings, episode_id, max_actions, *, should_stop):
+        begun.append(episode_id)
+        num_asked = 0
 
-    monkeypatch.setattr("collectors.episodes.play_episode", play_some)
+        def press_and_ask():
+            nonlocal num_asked
+            num_asked += 1
+            if len(begun) % 3 == 0 and num_asked == 20:
+                signal.raise_signal(signal.SIGINT)
+            return should_stop()
+
+        return play_episode(settings, episode_id, max_actions, should_stop=press_and_ask)
+
+    monkeypatch.setattr("collectors.workers.play_episode", play_some)
     return begun

@@ -97,14 +97,18 @@ def test_the_pace_is_the_consoles(fingers, frame_skip):
 
 
 @pytest.mark.parametrize("event", [down(ESCAPE), [pygame.event.Event(pygame.QUIT)]])
-def test_escape_and_closing_the_window_interrupt_as_ctrl_c_does(fingers, tmp_path, event):
-    fingers += [down(D), [], event]
+def test_escape_and_closing_the_window_end_the_episode_as_ctrl_c_does(fingers, tmp_path, event):
+    fingers += [down(D), [], down(SPACE) + event]
     with pytest.raises(KeyboardInterrupt):
-        recorded(tmp_path, "Pong", steps=50)
+        recorded(tmp_path, "Pong", steps=9)
+    rows = Recording.open(tmp_path).load()
+    assert len(rows.actions) == 4 and rows.truncations.tolist() == [False, False, True, False]
     assert len(fingers.rates) == 3 and not pygame.display.get_init()
-    # The same player, in a new window and with no key held.
-    fingers += [[]]
-    recorded(tmp_path, "Pong", steps=50, resume=True)
+
+    # The same player goes on in a new window, with no key held; what was played is kept.
+    recording = recorded(tmp_path, "Pong", steps=9, resume=True)
+    assert [episode.length - 1 for episode in recording.episodes] == [3, 6]
+    assert recording.load().actions.tolist()[4:] == [0] * 6 + [-1]
     assert pygame.display.get_init()
 
 

@@ -171,10 +171,10 @@ def test_resuming_after_a_repair_fills_the_gaps_with_the_same_rows(unbroken, tmp
 def test_a_gap_that_other_play_does_not_fill_is_left_open(unbroken, tmp_path, monkeypatch):
     folder = damaged_copy(unbroken, tmp_path, 1)
 
-    def play_shorter(settings, episode_id, max_actions):
+    def play_shorter(settings, episode_id, max_actions, *, should_stop):
         return play_episode(settings, episode_id, 40)
 
-    monkeypatch.setattr("collectors.episodes.play_episode", play_shorter)
+    monkeypatch.setattr("collectors.workers.play_episode", play_shorter)
     with pytest.raises(DataError, match=r"shard-00002.h5 cannot be filled: .* lead to 6"):
         record("Pong", folder, seed=3, resume=True, **SMALL)
     assert not (folder / "shard-00001.h5").exists() and find_faults(folder) == []
@@ -229,7 +229,7 @@ def test_a_gap_that_longer_play_fills_ends_in_an_error_and_not_in_empty_shards(
     unbroken, tmp_path, monkeypatch
 ):
     folder = damaged_copy(unbroken, tmp_path, 1)
-    monkeypatch.setattr("collectors.recorder.play_episodes", lambda *arguments: (_ for _ in ()))
+    monkeypatch.setattr("collectors.filling.play_episodes", lambda *_, **__: (_ for _ in ()))
     with pytest.raises(DataError, match=r"cannot be filled: all .* steps are taken before its end"):
         record("Pong", folder, seed=3, resume=True, **SMALL)
     assert find_faults(folder) == []

@@ -110,6 +110,35 @@ def test_a_seed_fixes_the_whole_episode(sticky):
     assert_same_play(*runs)
 
 
+def assert_later_episodes_are_those_of_a_new_env(game):
+    used, rng = RealEnv(game, render_mode="rgb_array"), np.random.default_rng(0)
+    actions = rng.integers(used.action_space.n, size=60)
+    used.reset(seed=1)
+    for action in actions:
+        if any(used.step(int(action))[2:4]):
+            used.reset()
+    for noop_max in (30, 0):
+        new = RealEnv(game, render_mode="rgb_array", noop_max=noop_max)
+        used.noop_max = noop_max
+        (obs, info), (new_obs, new_info) = used.reset(seed=7), new.reset(seed=7)
+        np.testing.assert_array_equal(obs, new_obs)
+        assert info == new_info
+        np.testing.assert_array_equal(used.render(), new.render())
+        assert_same_play(*(play(env, actions[:40]) for env in (used, new)))
+
+
+# Qbert and Tetris leave something in the console's ports, Assault and Solaris in its memory.
+@pytest.mark.parametrize("game", ["Pong", "Qbert", "Tetris", "Assault", "Solaris"])
+def test_no_episode_depends_on_the_ones_before_it(game):
+    assert_later_episodes_are_those_of_a_new_env(game)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("game", sorted(GAMES))
+def test_in_no_game_does_an_episode_depend_on_the_ones_before_it(game):
+    assert_later_episodes_are_those_of_a_new_env(game)
+
+
 def test_the_number_of_noops_is_drawn_from_the_seed_and_counts_raw_frames():
     env = RealEnv("Pong", noop_max=30)
     numbers = [env.reset(seed=seed)[1]["episode_frame_number"] for seed in range(15)]
