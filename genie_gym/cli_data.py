@@ -17,6 +17,9 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
     verifier = command("verify", verify, "name every fault of a recording; exit with 1 if any")
     verifier.add_argument("path", type=Path, help="recording folder or HDF5 file")
+    verifier.add_argument(
+        "--replay", action="store_true", help="also step the real game again and compare every row"
+    )
     repairer = command("repair", repair, "set bad shards aside, so that the rest can be used")
     repairer.add_argument("folder", type=Path, help="recording folder")
     shower = command("show", show, "print a recording's card; write a contact sheet and a film")
@@ -32,6 +35,10 @@ def verify(options: argparse.Namespace) -> int:
     from genie_gym.data.verify import find_faults, find_notes
 
     faults = find_faults(options.path)
+    if options.replay and not faults:
+        from genie_gym.evaluation.real_replay import find_replay_faults
+
+        faults = find_replay_faults(options.path, progress=True)
     for fault in faults:
         print(fault)
     if faults:
