@@ -147,15 +147,18 @@ class Recording:
         Raises:
             DataError: a value is not finite or out of its range, or a file cannot be read.
         """
-        frames: UInt8[np.ndarray, "rows H W C"] | StoredFrames
-        if in_memory:
-            frames = self.load_frames(0, self.num_frames)
-        else:
-            frames = StoredFrames(self.shards, self._layouts)
         columns: dict[str, Any] = {}
         if self.has_actions:
             columns = {key: self.load_column(key) for key in COLUMNS}
-        return Rows(frames=frames, episode_ids=self._episode_ids(), **columns)
+        return Rows(
+            frames=(
+                self.load_frames(0, self.num_frames)
+                if in_memory
+                else StoredFrames(self.shards, self._layouts)
+            ),
+            episode_ids=self._episode_ids(),
+            **columns,
+        )
 
     def load_frames(self, start: int, stop: int) -> UInt8[np.ndarray, "rows H W C"]:
         """Read the frames of some neighbouring rows, counted over the whole recording.

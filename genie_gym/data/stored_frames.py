@@ -88,7 +88,8 @@ class StoredFrames:
                 read_frames(file[layout.frames_key], layout, path, piece.first, frames)
             return frames
 
-        # Half the time of HDF5's own reading, which inflates into a buffer that it has to grow.
+        # A quarter faster than through HDF5, and no file has to stay open. Nearly all of the time
+        # goes into inflating, and two threads that share it are no faster.
         offset, size = piece.place
         num_bytes = FRAMES_PER_CHUNK * int(np.prod(self.shape[1:]))
         try:
