@@ -24,8 +24,8 @@ GAMES = (
 # fmt: on
 
 FLIPS: dict[str, dict[str, tuple[str, str]]] = {
-    # The ring is seen from above, and both boxers may stand anywhere in it: turned over, a fight
-    # is a fight. (The clock is then read upside down; it decides nothing that a clip shows.)
+    # The ring is seen from above and both boxers may stand anywhere in it. The clock and the score
+    # turn upside down with it, and decide nothing within a clip.
     "vertical": {"Boxing": ("UP", "DOWN")},
     "horizontal": {
         # Walls, bricks and paddle are their own mirror images, and the ball flies either way.
@@ -37,8 +37,8 @@ FLIPS: dict[str, dict[str, tuple[str, str]]] = {
 """Games that a mirror leaves the same game, with the words that change places in action names.
 
 Left out on purpose: Pong, left to right, because the player's is the right paddle; top to bottom,
-because its RIGHT moves up and its LEFT down, so names would say the wrong thing, and the score
-would stand where the ball is served. Freeway's lanes each have a direction of their own.
+because its RIGHT moves up and its LEFT down, so that names would say the wrong thing, and the court
+does not lie in the middle of the picture. Freeway's lanes each have a direction of their own.
 """
 
 

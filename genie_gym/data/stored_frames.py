@@ -33,8 +33,8 @@ class Piece:
 class StoredFrames:
     """The frames of a recording on disk, indexed like the array that `Recording.load` gives.
 
-    Only a list of where each chunk lies is kept; a chunk is read once per call, whatever its rows
-    are asked for. No file stays open between calls, so an instance may be pickled, and shared by
+    `frames[rows]` reads any rows, in any order and shape. Only a list of where each chunk lies is
+    kept; a chunk is read once per call, however many of its rows are asked for. No file stays open between calls, so an instance may be pickled, and shared by
     threads and forked processes. The files must not change meanwhile.
 
     Args:
@@ -43,11 +43,6 @@ class StoredFrames:
 
     Raises:
         DataError: a file cannot be read; indexing raises it too.
-
-    Example:
-        >>> frames = Recording.open("data/pong").load(in_memory=False).frames  # doctest: +SKIP
-        >>> frames[np.array([[0, 1], [70_000, 70_001]])].shape  # doctest: +SKIP
-        (2, 2, 64, 64, 3)
     """
 
     def __init__(self, shards: list[Path], layouts: list[Layout]) -> None:

@@ -134,7 +134,7 @@ class Windows:
         if len(starts) == 0:
             raise DataError(
                 f"{self.data.path}: no {'validation' if is_validation else 'training'} episode has "
-                f"{span} frames. Record longer episodes or lower clip_length"
+                f"{span} frames. Record longer episodes, or lower clip_length or augment.max_stride"
             )
         return starts
 
