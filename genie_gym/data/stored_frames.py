@@ -34,8 +34,9 @@ class StoredFrames:
     """The frames of a recording on disk, indexed like the array that `Recording.load` gives.
 
     `frames[rows]` reads any rows, in any order and shape. Only a list of where each chunk lies is
-    kept; a chunk is read once per call, however many of its rows are asked for. No file stays open between calls, so an instance may be pickled, and shared by
-    threads and forked processes. The files must not change meanwhile.
+    kept; a chunk is read once per call, however many of its rows are asked for. No file stays open
+    between calls, so an instance may be pickled, and shared by threads and forked processes. The
+    files must not change meanwhile.
 
     Args:
         shards: files of the recording, in order.
