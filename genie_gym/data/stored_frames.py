@@ -7,6 +7,7 @@ from types import EllipsisType
 import h5py
 import numpy as np
 from isal import isal_zlib
+from isal.igzip_lib import IsalError
 from jaxtyping import Int, Int64, UInt8
 
 from genie_gym.data.layout import Layout, opened
@@ -92,7 +93,7 @@ class StoredFrames:
             with path.open("rb", buffering=0) as file:
                 file.seek(offset)
                 content = isal_zlib.decompress(file.read(size), bufsize=num_bytes)
-        except (OSError, isal_zlib.error) as error:
+        except (OSError, IsalError) as error:
             raise DataError(_damage_text(path, piece, str(error))) from error
         if len(content) != num_bytes:
             text = f"{len(content)} bytes instead of {num_bytes}"
