@@ -93,7 +93,7 @@ class StoredFrames:
             with path.open("rb", buffering=0) as file:
                 file.seek(offset)
                 content = isal_zlib.decompress(file.read(size), bufsize=num_bytes)
-        except (OSError, IsalError) as error:
+        except (OSError, IsalError) as error:  # type: ignore[misc]  # its stub is mistaken
             raise DataError(_damage_text(path, piece, str(error))) from error
         if len(content) != num_bytes:
             text = f"{len(content)} bytes instead of {num_bytes}"
