@@ -7,9 +7,9 @@ at a time is written.
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -62,6 +62,16 @@ class ImportConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Judge:
+    """Somebody else's word on clips, beside the cheap scores."""
+
+    name: str
+    """Stands in the manifest: where a filter was loaded from."""
+    score: Callable[[UInt8[np.ndarray, "T H W 3"]], float]
+    """Returns the probability that a clip is good."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ImportSummary:
     """What an import made."""
 
@@ -90,7 +100,12 @@ class TimedFrame(Generic[Image]):
 
 
 def import_videos(
-    videos: Sequence[Path], out: Path, config: ImportConfig, *, progress: bool = True
+    videos: Sequence[Path],
+    out: Path,
+    config: ImportConfig,
+    *,
+    judge: Judge | None = None,
+    progress: bool = True,
 ) -> ImportSummary:
     """Write a recording of all clips of the videos; the folder appears only when it is whole.
 
@@ -98,6 +113,7 @@ def import_videos(
         videos: files that PyAV decodes: mp4, webm, avi, mov and others.
         out: folder of the recording; must be absent or empty.
         config: how videos are cut into clips.
+        judge: a clip's quality is then the smaller of the cheap score and this judge's.
         progress: whether to show a progress bar.
 
     Raises:
@@ -108,7 +124,7 @@ def import_videos(
         next(read_frames(video, config))
 
     dropped: Counter[str] = Counter()
-    clips = _good_clips(videos, config, dropped)
+    clips = _good_clips(videos, config, judge, dropped)
     with (
         new_folder(out) as folder,
         tqdm(clips, unit="clip", disable=not progress) as bar,
@@ -119,7 +135,11 @@ def import_videos(
                 f"no clip reached quality {config.min_quality:g}: {dict(dropped)} dropped. Lower "
                 "--min-quality, or import other videos"
             )
-        settings = {"videos": [str(video) for video in videos], **asdict(config)}
+        settings = {
+            "videos": [str(video) for video in videos],
+            **asdict(config),
+            "filter": judge and judge.name,
+        }
         write_manifest(folder, Manifest(settings=settings, is_finished=True, shards=tuple(shards)))
     return ImportSummary(
         path=out,
@@ -216,7 +236,7 @@ def _damage_named(video: Path) -> Iterator[None]:
 
 
 def _good_clips(
-    videos: Sequence[Path], config: ImportConfig, dropped: Counter[str]
+    videos: Sequence[Path], config: ImportConfig, judge: Judge | None, dropped: Counter[str]
 ) -> Iterator[tuple[UInt8[np.ndarray, "T H W 3"], dict[str, object]]]:
     """Yield clips that are good enough, and what is known of each; count the others."""
     meter = QualityMeter()
@@ -228,6 +248,8 @@ def _good_clips(
                 break
             images = np.stack(clip)
             quality = meter.measure(images)
+            if judge:
+                quality = replace(quality, filter=1 - judge.score(images))
             if quality.score < config.min_quality:
                 dropped[quality.worst] += 1
                 continue
