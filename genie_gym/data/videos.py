@@ -27,7 +27,8 @@ from genie_gym.errors import ConfigError, DataError
 
 Image = TypeVar("Image")
 
-ROWS_PER_SHARD = 10_000
+SHARD_BYTES = 2**27
+"""Frames of a shard before they are compressed; a shard is collected in memory."""
 LONGEST_GAP = 3600
 """Seconds without a new frame after which timestamps are taken for damaged."""
 
@@ -268,7 +269,7 @@ def _write_shards(
         with ShardWriter(folder, len(shards), {"fps": config.fps}) as writer:
             for frames, about in clips:
                 writer.append_rows(next(episode_ids), {"frames": frames}, about)
-                if writer.num_rows >= ROWS_PER_SHARD:
+                if writer.num_rows * frames[0].nbytes >= SHARD_BYTES:
                     break
             if not writer.num_rows:
                 return shards

@@ -70,7 +70,7 @@ class ClipFilter(nn.Module):
     Source:
         Bruce et al. 2024, "Genie", appendix on the Platformers dataset: 10k videos labelled by
         hand, and a ResNet-18 of 11M parameters that tells the best from the worst. How frames are
-        chosen and put together is ours; the paper does not state it.
+        chosen and put together is ours.
     """
 
     def __init__(self, config: ClipFilterConfig) -> None:

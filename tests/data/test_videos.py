@@ -104,7 +104,7 @@ def test_a_still_picture_is_shown_until_the_next_begins():
 
 
 def test_clips_are_episodes_of_which_no_window_crosses_the_border(video, tmp_path, monkeypatch):
-    monkeypatch.setattr(videos, "ROWS_PER_SHARD", 32)
+    monkeypatch.setattr(videos, "SHARD_BYTES", 32 * 32 * 16 * 3)
     config = ImportConfig(fps=30, width=32, height=16)
     summary = import_videos([video, video], tmp_path / "out", config, progress=False)
     assert (summary.num_clips, summary.num_frames, summary.dropped) == (8, 100, {})
