@@ -116,7 +116,8 @@ class RayWorkers:
     def _play(self, episode_id: int, max_actions: int) -> PackedEpisode | None:
         for _ in range(MAX_LOSSES):
             actor = self._wait_for_actor()
-            if actor is None:
+            # Asked after the waiting: an actor that starts just then is not told to stop.
+            if self._should_stop.is_set():
                 return None
             try:
                 packed: PackedEpisode | None = ray.get(
@@ -140,7 +141,7 @@ class RayWorkers:
         ) from reason
 
     def _wait_for_actor(self) -> Any:
-        """Return a free actor; None when stopped."""
+        """Return a free actor, or None if stopped while waiting."""
         deadline = time.monotonic() + SECONDS_TO_START
         while not self._should_stop.is_set():
             try:
