@@ -30,7 +30,7 @@ SECONDS_TO_CONNECT = 10
 SECONDS_TO_START = 60
 """How long a recording waits for the first worker; a new machine may take as long to start."""
 MAX_LOSSES = 3
-"""Workers that one episode may cost: what kills them all is the episode, or their machines."""
+"""Workers that one episode may cost: then it is the episode that kills them."""
 
 
 class Player:
@@ -43,7 +43,7 @@ class Player:
         self._should_stop = threading.Event()
 
     def start(self) -> None:
-        """Do nothing; that it returns shows that the process has begun."""
+        """Do nothing; that it returns shows that the process is there."""
 
     def play(
         self, settings: RecordingSettings, episode_id: int, max_actions: int
@@ -145,7 +145,7 @@ class RayWorkers:
         deadline = time.monotonic() + SECONDS_TO_START
         while not self._should_stop.is_set():
             try:
-                return self._free.get(timeout=SECONDS_BETWEEN_LOOKS)
+                actor = self._free.get(timeout=SECONDS_BETWEEN_LOOKS)
             except Empty:
                 if not self._started and time.monotonic() > deadline:
                     raise DataError(
@@ -154,6 +154,11 @@ class RayWorkers:
                         f"{ray.available_resources().get('CPU', 0):g} of them free. Wait until "
                         "there is one, or add a machine, and go on with --resume"
                     ) from None
+                continue
+            # One that was lost while it was idle is no fault of the next episode.
+            if actor not in self._started or _answers(actor):
+                return actor
+            self._replace(actor)
         return None
 
     def _hire(self) -> None:
@@ -161,9 +166,10 @@ class RayWorkers:
         actor = PlayerActor.remote()
         self._actors.add(actor)
 
-        # Also if it failed to start: then playing fails too, and says why.
-        def set_free(_: "Future[None]") -> None:
-            self._started.add(actor)
+        def set_free(start: "Future[None]") -> None:
+            if start.exception() is None:
+                self._started.add(actor)
+            # Also if it failed to start: then playing fails too, and says why.
             self._free.put(actor)
 
         actor.start.remote().future().add_done_callback(set_free)
@@ -175,6 +181,14 @@ class RayWorkers:
         ray.kill(actor)
         if not self._should_stop.is_set():
             self._hire()
+
+
+def _answers(actor: Any) -> bool:
+    try:
+        ray.get(actor.start.remote())
+    except RayError:
+        return False
+    return True
 
 
 @contextmanager
@@ -189,14 +203,13 @@ def ray_cluster() -> Iterator[None]:
         return
     address = os.environ.get("RAY_ADDRESS") or "auto"
     try:
-        _check_listening(address)
         # The workers' own output would tear the progress bar.
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=_answering(address), log_to_driver=False, logging_level="ERROR")
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(
-            f"cannot connect to a Ray cluster at RAY_ADDRESS={address!r}: {error}. Start one with "
+            f"cannot connect to a Ray cluster at RAY_ADDRESS={address!r}. Start one with "
             "`ray start --head`, or set RAY_ADDRESS to HOST:PORT of the one that runs; 'auto' "
-            "looks on this machine"
+            f"looks on this machine. The reason: {error}"
         ) from error
     try:
         yield
@@ -204,8 +217,15 @@ def ray_cluster() -> Iterator[None]:
         ray.shutdown()
 
 
-def _check_listening(address: str) -> None:
-    """Knock first: Ray itself tries for minutes."""
+def _answering(address: str) -> str:
+    """Return the address, and of "auto" what Ray makes of it, if something listens there.
+
+    Without this Ray would try for minutes, deaf to Ctrl-C. What `ray start` noted for "auto" may be
+    a cluster that is long gone.
+    """
+    if address == "auto":
+        address = ray._private.services.canonicalize_bootstrap_address(address)
     url = urlsplit(address if "://" in address else f"//{address}")
     if url.port is not None:
         socket.create_connection((url.hostname, url.port), SECONDS_TO_CONNECT).close()
+    return address

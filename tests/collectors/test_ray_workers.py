@@ -1,6 +1,7 @@
 import os
 import shutil
 import sys
+from contextlib import closing
 from tempfile import TemporaryDirectory
 
 import gymnasium as gym
@@ -9,6 +10,8 @@ import ray
 from ray.cluster_utils import Cluster
 
 from collectors import record
+from collectors.ray_workers import RayWorkers
+from collectors.settings import RecordingSettings
 from genie_gym.cli import main
 from genie_gym.data.hdf5 import Recording
 from genie_gym.data.repair import repair
@@ -168,6 +171,16 @@ def test_what_ends_an_episode_for_good_is_an_error_of_one_kind(fuse, tmp_path, w
     with pytest.raises(DataError, match=text):
         record("gym:Fused-v0", tmp_path, **{**ON_RAY, "num_envs": 1})
     fuse.unlink(missing_ok=True)
+
+
+@pytest.mark.usefixtures("connection")
+def test_a_worker_that_is_lost_while_idle_is_not_counted_against_an_episode(unbroken, monkeypatch):
+    monkeypatch.setattr("collectors.ray_workers.MAX_LOSSES", 1)
+    settings = RecordingSettings(**read_manifest(unbroken).settings)
+    with closing(RayWorkers(settings, 1)) as workers:
+        workers.submit(0, 50).result()
+        ray.kill(*workers._started)
+        assert workers.submit(1, 50).result().rows.episode_id == 1
 
 
 @pytest.mark.usefixtures("connection")
