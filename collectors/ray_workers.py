@@ -203,8 +203,9 @@ def ray_cluster() -> Iterator[None]:
         return
     address = os.environ.get("RAY_ADDRESS") or "auto"
     try:
+        _check_listening(address)
         # The workers' own output would tear the progress bar.
-        ray.init(address=_answering(address), log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"cannot connect to a Ray cluster at RAY_ADDRESS={address!r}. Start one with "
@@ -217,15 +218,15 @@ def ray_cluster() -> Iterator[None]:
         ray.shutdown()
 
 
-def _answering(address: str) -> str:
-    """Return the address, and of "auto" what Ray makes of it, if something listens there.
+def _check_listening(address: str) -> None:
+    """Knock first: where nobody is, Ray tries for minutes, deaf to Ctrl-C.
 
-    Without this Ray would try for minutes, deaf to Ctrl-C. What `ray start` noted for "auto" may be
-    a cluster that is long gone.
+    Raises:
+        OSError: nobody is there.
     """
     if address == "auto":
+        # What `ray start` noted on this machine, perhaps of a cluster that is long gone.
         address = ray._private.services.canonicalize_bootstrap_address(address)
     url = urlsplit(address if "://" in address else f"//{address}")
     if url.port is not None:
         socket.create_connection((url.hostname, url.port), SECONDS_TO_CONNECT).close()
-    return address

@@ -95,7 +95,8 @@ def cluster(fuse):
     # Not in pytest's folder: the path of a socket has at most 107 bytes.
     with pytest.MonkeyPatch.context() as patch, TemporaryDirectory(prefix="ray") as folder:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        node = {"num_cpus": 1, "include_dashboard": False, "temp_dir": folder}
+        patch.setenv("RAY_TMPDIR", folder)
+        node = {"num_cpus": 1, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=node)
         cluster.add_node(num_cpus=1)
         patch.setenv("RAY_ADDRESS", cluster.address)
