@@ -20,7 +20,7 @@ from collectors.quota import Tally
 from collectors.settings import GYM_PREFIX, RecordingSettings, check_workers, make_settings
 from collectors.workers import WorkerProcesses, Workers
 from genie_gym.data.hdf5 import Recording
-from genie_gym.data.shards import (
+from genie_gym.data.manifest import (
     MANIFEST_NAME,
     Manifest,
     file_sha256,

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import zlib
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -16,6 +15,7 @@ from multiprocessing.synchronize import Event
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from isal import isal_zlib
 
 from collectors.episodes import cut_episode, play_episode
 from collectors.settings import RecordingSettings
@@ -35,7 +35,7 @@ class PackedEpisode:
     frame_shape: tuple[int, ...]
     """Rows, height, width and channels of the frames."""
     frames: bytes
-    """The frames, compressed with zlib."""
+    """The frames, compressed."""
 
     @classmethod
     def pack(cls, episode: EpisodeRows) -> "PackedEpisode":
@@ -43,12 +43,12 @@ class PackedEpisode:
         return cls(
             rows=replace(episode, frames=episode.frames[:0]),
             frame_shape=episode.frames.shape,
-            frames=zlib.compress(episode.frames.data, level=1),
+            frames=isal_zlib.compress(episode.frames.data, level=1),
         )
 
     def unpack(self) -> EpisodeRows:
         """Return the episode as it was; its frames are read-only."""
-        data = zlib.decompress(self.frames, bufsize=int(np.prod(self.frame_shape)))
+        data = isal_zlib.decompress(self.frames, bufsize=int(np.prod(self.frame_shape)))
         return replace(self.rows, frames=np.frombuffer(data, np.uint8).reshape(self.frame_shape))
 
 

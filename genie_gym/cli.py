@@ -60,6 +60,15 @@ def seed_number(text: str) -> int:
     return value
 
 
+def frame_size(text: str) -> int | None:
+    """Return the side of a frame; None for "native"."""
+    if text == "native":
+        return None
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a number of pixels, or native, got {text!r}")
+    return int(text)
+
+
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--world", default="pong", help="world to play (default: pong)")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder (default: out)")
@@ -131,8 +140,16 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
         "--noop-max", type=int, help="most raw no-ops after a reset (ALE only, default: 30)"
     )
     parser.add_argument("--env-module", help="module to import first; it registers gym:ENV_ID")
-    parser.add_argument("--frame-size", type=int, default=64, help="side of a frame in pixels")
-    parser.add_argument("--num-envs", type=int, default=1, help="worker processes")
+    parser.add_argument(
+        "--frame-size",
+        type=frame_size,
+        default=64,
+        help="side of a frame in pixels, or native: 210 high and 160 wide for most ALE games, what "
+        "is rendered for others (default: 64)",
+    )
+    parser.add_argument(
+        "--num-envs", type=int, default=1, help="episodes at once, on no more processes than cores"
+    )
     parser.add_argument(
         "--backend",
         default="processes",

@@ -19,6 +19,12 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min-quality", type=float, default=0.0, help="drop worse clips; 0 to 1 (default: 0)"
     )
+    parser.add_argument(
+        "--filter",
+        type=Path,
+        help="what `data train-filter` wrote; a clip's quality is then the smaller of its cheap "
+        "score and the probability that it is good",
+    )
 
 
 def import_videos(options: argparse.Namespace) -> None:
@@ -33,7 +39,12 @@ def import_videos(options: argparse.Namespace) -> None:
         clip_length=options.clip_length,
         min_quality=options.min_quality,
     )
-    summary = videos.import_videos(options.videos, options.out, config)
+    judge = None
+    if options.filter:
+        from genie_gym.models.clip_filter import load_filter
+
+        judge = videos.Judge(name=str(options.filter), score=load_filter(options.filter).score)
+    summary = videos.import_videos(options.videos, options.out, config, judge=judge)
     print(f"{summary.num_clips} clips, {summary.num_frames} frames in {summary.path}")
     if summary.dropped:
         reasons = ", ".join(f"{count} {name}" for name, count in sorted(summary.dropped.items()))

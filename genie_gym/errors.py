@@ -20,6 +20,10 @@ class WorldError(GenieError, ValueError):
     """Raised when a world bundle is missing, damaged, or asked for what it does not hold."""
 
 
+class FilterError(GenieError, ValueError):
+    """Raised when a quality filter is missing, damaged, or of another version."""
+
+
 class DeviceError(GenieError, RuntimeError):
     """Raised when the asked-for device is not there."""
 

@@ -1,6 +1,6 @@
 """The Atari games that ale-py ships, and the ids that name them."""
 
-from genie_gym.errors import GameError, did_you_mean
+from genie_gym.errors import ConfigError, GameError, did_you_mean
 
 # Listed by hand, so that importing this costs no emulator; a test compares it with ale-py.
 # fmt: off
@@ -22,6 +22,24 @@ GAMES = (
     "VideoCube", "VideoPinball", "WizardOfWor", "WordZapper", "YarsRevenge", "Zaxxon",
 )
 # fmt: on
+
+FLIPS: dict[str, dict[str, tuple[str, str]]] = {
+    # The ring is seen from above and both boxers may stand anywhere in it. The clock and the score
+    # turn upside down with it, and decide nothing within a clip.
+    "vertical": {"Boxing": ("UP", "DOWN")},
+    "horizontal": {
+        # Walls, bricks and paddle are their own mirror images, and the ball flies either way.
+        "Breakout": ("LEFT", "RIGHT"),
+        # So are the mazes, and the tunnels join both sides. Only digits and lives read backwards.
+        "MsPacman": ("LEFT", "RIGHT"),
+    },
+}
+"""Games that a mirror leaves the same game, with the words that change places in action names.
+
+Left out on purpose: Pong, left to right, because the player's is the right paddle; top to bottom,
+because its RIGHT moves up and its LEFT down, so that names would say the wrong thing, and the court
+does not lie in the middle of the picture. Freeway's lanes each have a direction of their own.
+"""
 
 
 def game_of(env_id: str) -> str:
@@ -45,6 +63,29 @@ def game_of(env_id: str) -> str:
             f"unknown game {env_id!r}.{suggestion} There are {len(GAMES)}: genie_gym.games.GAMES"
         )
     return spelled[name.lower()]
+
+
+def swapped_words(game: str, flip: str) -> tuple[str, str]:
+    """Return the two words that change places in a game's action names when it is mirrored.
+
+    Args:
+        game: name of an ALE game.
+        flip: "horizontal" (left to right) or "vertical" (top to bottom).
+
+    Raises:
+        ConfigError: the mirror image would be another game.
+
+    Example:
+        >>> swapped_words("Breakout", "horizontal")
+        ('LEFT', 'RIGHT')
+    """
+    game, allowed = game_of(game), FLIPS[flip]
+    if game not in allowed:
+        raise ConfigError(
+            f"augment.{flip}_flip must be false for {game}: its mirror image is another game. "
+            f"Games that allow it: {sorted(allowed)}"
+        )
+    return allowed[game]
 
 
 def world_id(game: str) -> str:

@@ -1,8 +1,12 @@
 """Shape checks on, one thread, and the small worlds that many tests share."""
 
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
+import imageio.v2 as imageio
+import numpy as np
 import pytest
 import torch
 from jaxtyping import install_import_hook
@@ -11,6 +15,74 @@ torch.set_num_threads(1)
 install_import_hook(["genie_gym", "planners", "collectors"], "beartype.beartype")
 
 ROOT = Path(__file__).parents[1]
+
+
+def gameplay(seed, num_frames=16):
+    """Return frames of a white square that moves over a scene of two colours."""
+    rng = np.random.default_rng(seed)
+    sky, ground = rng.integers(80, 180, size=(2, 3))
+    frames = np.broadcast_to(sky.astype(np.uint8), (num_frames, 32, 32, 3)).copy()
+    frames[:, 24:] = ground
+    first, row = rng.integers(8), rng.integers(18)
+    for index, frame in enumerate(frames):
+        frame[row : row + 6, first + index : first + index + 6] = 255
+    return frames
+
+
+def noise(seed, num_frames=16):
+    """Return frames whose every pixel is drawn anew: the cheap scores find nothing bad in them."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(256, size=(num_frames, 32, 32, 3), dtype=np.uint8)
+
+
+def write_video(path, frames):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    imageio.mimwrite(path, frames, fps=10, macro_block_size=1)
+    return path
+
+
+@pytest.fixture(scope="session")
+def sorted_videos(tmp_path_factory):
+    """Hold 20 good videos, some of them one folder deeper, and 10 of noise or blackness."""
+    folder = tmp_path_factory.mktemp("sorted")
+    for index in range(20):
+        subfolder = folder / "good" / ("" if index < 10 else "more")
+        write_video(subfolder / f"{index}.mp4", gameplay(index))
+    for index in range(10):
+        frames = noise(index) if index % 2 else np.zeros((16, 32, 32, 3), np.uint8)
+        write_video(folder / "bad" / f"{index}.mp4", frames)
+    (folder / "good" / "notes.txt").write_text("sorted by hand")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def unseen_videos(tmp_path_factory):
+    """Hold a good clip, one of noise and one that stands still; no filter is trained on them."""
+    folder = tmp_path_factory.mktemp("unseen")
+    still = gameplay(101)[:1].repeat(16, axis=0)
+    clips = {"good": gameplay(100), "noise": noise(100), "still": still}
+    return [write_video(folder / f"{name}.mp4", frames) for name, frames in clips.items()]
+
+
+@dataclass(frozen=True)
+class TrainedFilter:
+    """A filter that the command line trained."""
+
+    path: Path
+    output: str
+    """What the command printed."""
+
+
+@pytest.fixture(scope="session")
+def trained_filter(sorted_videos, tmp_path_factory):
+    """Train a filter through the command line. Not to be changed."""
+    from genie_gym.cli import main
+
+    out = tmp_path_factory.mktemp("filter") / "filter"
+    flags = ["--steps=30", "--batch-size=8", "--size=32", "--device=cpu"]
+    with redirect_stdout(StringIO()) as output:
+        assert main(["data", "train-filter", str(sorted_videos), "--out", str(out), *flags]) == 0
+    return TrainedFilter(out, output.getvalue())
 
 
 @dataclass(frozen=True)
@@ -27,9 +99,6 @@ class Pipeline:
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory):
     """Collect, train with preset tiny and export, through the command line. Not to be changed."""
-    from contextlib import redirect_stdout
-    from io import StringIO
-
     from genie_gym.cli import main
 
     folder = tmp_path_factory.mktemp("pipeline")

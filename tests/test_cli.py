@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from genie_gym.cli import STAGE_NAMES, main
+from genie_gym.data.hdf5 import Recording
 from genie_gym.models.stack import STAGES
 
 TINY = Path(__file__).parents[1] / "configs" / "tiny.yaml"
@@ -86,6 +88,14 @@ def test_collect_leaves_a_recording_that_is_there_alone(pipeline, capsys):
     line = refused(["collect", "Pong", "--steps=5", "--out", pipeline.recording], capsys)
     assert "already holds a recording of 2500 steps. Continue it with --resume" in line
     assert (pipeline.recording / "manifest.json").read_bytes() == manifest
+
+
+def test_frames_are_recorded_in_the_consoles_own_size_if_asked_for(tmp_path, capsys):
+    command = ["collect", "Pong", "--out", str(tmp_path), "--steps=12", "--frame-size=native"]
+    assert main([*command, "--policy=random"]) == 0
+    recording = Recording.open(tmp_path)
+    assert recording.frame_shape == (210, 160, 3)
+    assert json.loads(recording.attributes["env_kwargs"])["frame_size"] is None
 
 
 def test_a_missing_recording_is_refused_with_the_command_that_makes_one(out, tmp_path, capsys):

@@ -1,12 +1,15 @@
+import json
 import subprocess
 import sys
 
+import h5py
 import imageio.v2 as imageio
 import numpy as np
 import pytest
 
 from genie_gym.cli import main
 from genie_gym.data.hdf5 import Recording
+from genie_gym.models.clip_filter import load_filter
 
 
 @pytest.fixture
@@ -60,6 +63,63 @@ def test_size_may_be_one_side(video, tmp_path):
 def test_import_refuses_a_setting(video, tmp_path, capsys, flag, text):
     assert text in refused(capsys, "import", video, "--out", tmp_path / "out", flag)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_filter_drops_what_the_cheap_scores_let_pass(
+    unseen_videos, trained_filter, tmp_path, capsys
+):
+    flags = ["--size=32", "--min-quality=0.5"]
+    assert run("import", *unseen_videos, "--out", tmp_path / "cheap", *flags) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"2 clips, 32 frames in {tmp_path / 'cheap'}",
+        "1 clips below quality 0.5 left out: 1 frozen",
+    ]
+    flags += ["--filter", trained_filter.path]
+    assert run("import", *unseen_videos, "--out", tmp_path / "filtered", *flags) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"1 clips, 16 frames in {tmp_path / 'filtered'}",
+        "2 clips below quality 0.5 left out: 1 filter, 1 frozen",
+    ]
+    manifest = json.loads((tmp_path / "filtered" / "manifest.json").read_text())
+    assert manifest["settings"]["filter"] == str(trained_filter.path)
+
+
+def test_quality_is_the_smaller_of_the_cheap_score_and_the_probability(
+    unseen_videos, trained_filter, tmp_path
+):
+    flags = ["--size=32", "--filter", trained_filter.path]
+    assert run("import", *unseen_videos, "--out", tmp_path / "out", *flags) == 0
+    with h5py.File(tmp_path / "out" / "shard-00000.h5") as file:
+        about = [json.loads(file["episode_ids"].attrs[str(index)]) for index in range(3)]
+        frames = file["frames"][:16]
+    probability = load_filter(trained_filter.path).score(frames)
+    assert probability > 0.5
+    assert about[0]["quality"] == pytest.approx(probability)
+    assert [clip["frozen"] for clip in about] == [0, 0, 1]
+    good, noisy, still = (clip["quality"] for clip in about)
+    assert good > 0.5 > noisy and still == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (
+            ["--filter=nowhere"],
+            "nowhere holds no filter (no filter.yaml). Train one: genie-gym data",
+        ),
+        (["--filter", "FILTER", "--size=16"], "the filter judges frames of 32x32 pixels or more"),
+    ],
+)
+def test_import_refuses_a_filter(video, trained_filter, tmp_path, capsys, flags, text):
+    flags = [trained_filter.path if flag == "FILTER" else flag for flag in flags]
+    assert text in refused(capsys, "import", video, "--out", tmp_path / "out", *flags)
+    assert not (tmp_path / "out").exists()
+
+
+def test_train_filter_refuses_a_folder_that_is_not_sorted(tmp_path, capsys):
+    line = refused(capsys, "train-filter", tmp_path, "--out", tmp_path / "filter")
+    assert f"{tmp_path / 'good'} is no folder. Put videos worth learning from into good/" in line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_text_file_is_no_video(tmp_path):

@@ -121,6 +121,8 @@ def test_a_preset_survives_the_way_to_yaml_and_back(path):
 def test_every_value_of_a_preset_can_be_overridden(path):
     default = load_yaml(path)
     for keys, value in leaves(to_dict(from_dict(RunConfig, default))):
+        if keys[-1].endswith("_flip") or ("augment" in keys and keys[1] in ("dynamics", "reward")):
+            continue  # refused: Pong has no mirror image, and tokens have no pictures
         new = value
         if isinstance(value, bool):
             new = not value
@@ -194,3 +196,45 @@ def test_a_stage_refuses_what_cannot_train(changes, text):
 def test_a_validation_share_outside_of_0_to_1_is_refused(share):
     with pytest.raises(ConfigError, match="validation_share must lie between 0 and 1"):
         RunConfig(validation_share=share)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "text"),
+    [
+        (
+            "training.dynamics.augment.max_shift=4",
+            r"training.dynamics.augment.max_shift must stay off, got 4: stage 'dynamics' learns "
+            r"from cached tokens.*Augment training.tokenizer or training.lam",
+        ),
+        (
+            "training.reward.augment.max_stride=2",
+            r"training.reward.augment.max_stride must stay off, got 2: .* what one action does",
+        ),
+        (
+            "training.lam.augment.horizontal_flip=true",
+            r"augment.horizontal_flip must be false for Pong: its mirror image is another game. "
+            r"Games that allow it: \['Breakout', 'MsPacman'\]",
+        ),
+        ("training.lam.augment.vertical_flip=true", r"for Pong.*allow it: \['Boxing'\]"),
+        ("training.lam.augment.max_shift=-1", "augment.max_shift must be 0 or more, got -1"),
+        ("training.lam.augment.contrast=1.5", r"augment.contrast must lie in \[0, 1\], got 1.5"),
+        ("training.lam.augment.max_stride=0", "augment.max_stride must be at least 1, got 0"),
+        ("training.lam.augment.crop=4", "unknown key 'crop'. Known: "),
+        ("memory_gib=-1", "memory_gib must be 0 or more, got -1"),
+    ],
+)
+def test_augmentation_that_a_stage_or_a_game_does_not_allow_is_refused(assignment, text):
+    values = override(load_yaml(CONFIGS / "tiny.yaml"), [assignment])
+    with pytest.raises(ConfigError, match=text):
+        from_dict(RunConfig, values)
+
+
+def test_augmentation_is_switched_on_for_one_stage_alone():
+    assignments = ["training.lam.augment.max_stride=3", "stack.game=Breakout"]
+    assignments.append("training.tokenizer.augment.horizontal_flip=true")
+    config = from_dict(RunConfig, override(load_yaml(CONFIGS / "tiny.yaml"), assignments)).training
+    assert (config.tokenizer.augment.changed_keys, config.lam.augment.changed_keys) == (
+        ["horizontal_flip"],
+        ["max_stride"],
+    )
+    assert not config.dynamics.augment.changed_keys and not config.reward.augment.changed_keys

@@ -22,6 +22,8 @@ class Batch:
     latent_actions: Int[Tensor, "B T-1"] | None = None
     rewards: Float[Tensor, "B T-1"] | None = None
     terminations: Bool[Tensor, "B T-1"] | None = None
+    is_good: Bool[Tensor, " B"] | None = None
+    """Whether a person sorted the clip among the good ones."""
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""

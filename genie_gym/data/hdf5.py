@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped, UInt8
 
 from genie_gym.data.layout import Layout, list_shards, opened, read_layout
+from genie_gym.data.manifest import read_manifest
 from genie_gym.data.reward_classes import listed_classes, reward_classes
-from genie_gym.data.shards import read_manifest
+from genie_gym.data.stored_frames import StoredFrames, read_frames
 from genie_gym.errors import DataError
 
 COLUMNS = ("actions", "rewards", "terminations", "truncations")
@@ -19,13 +19,14 @@ COLUMNS = ("actions", "rewards", "terminations", "truncations")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rows:
-    """A recording in memory; row t holds a frame and the action taken on seeing it.
+    """A recording; row t holds a frame and the action taken on seeing it.
 
     A video without actions has None for everything but `frames` and `episode_ids`.
     """
 
-    frames: Shaped[np.ndarray, "rows ..."]
-    """uint8 (rows, H, W, 3), or what has been computed of each frame, for example tokens."""
+    frames: Shaped[np.ndarray, "rows ..."] | StoredFrames
+    """uint8 (rows, H, W, 3), in memory or on disk, or what has been computed of each frame, for
+    example tokens."""
     episode_ids: Int64[np.ndarray, " rows"]
     """Number of each row's episode; rows of one episode are neighbours."""
     actions: Shaped[np.ndarray, "rows ..."] | None = None
@@ -136,17 +137,28 @@ class Recording:
         meanings = self.attributes.get("action_meanings")
         return None if meanings is None else [str(meaning) for meaning in meanings]
 
-    def load(self) -> Rows:
+    def load(self, *, in_memory: bool = True) -> Rows:
         """Read all rows into memory, shard by shard: 12 KiB per 64x64 frame.
+
+        Args:
+            in_memory: False leaves the frames in their files; they are read when they are indexed,
+                with the same values.
 
         Raises:
             DataError: a value is not finite or out of its range, or a file cannot be read.
         """
-        frames = self.load_frames(0, self.num_frames)
         columns: dict[str, Any] = {}
         if self.has_actions:
             columns = {key: self.load_column(key) for key in COLUMNS}
-        return Rows(frames=frames, episode_ids=self._episode_ids(), **columns)
+        return Rows(
+            frames=(
+                self.load_frames(0, self.num_frames)
+                if in_memory
+                else StoredFrames(self.shards, self._layouts)
+            ),
+            episode_ids=self._episode_ids(),
+            **columns,
+        )
 
     def load_frames(self, start: int, stop: int) -> UInt8[np.ndarray, "rows H W C"]:
         """Read the frames of some neighbouring rows, counted over the whole recording.
@@ -161,7 +173,7 @@ class Recording:
             if begin < end:
                 target = frames[begin - start : end - start]
                 with opened(shard) as file:
-                    _read_frames(file[layout.frames_key], layout, shard, begin - first, target)
+                    read_frames(file[layout.frames_key], layout, shard, begin - first, target)
             first += layout.num_rows
         return frames
 
@@ -241,34 +253,6 @@ def _check_manifest(path: Path, shards: list[Path], layouts: list[Layout]) -> No
                 f"{shard} has {layout.num_rows} rows, but the manifest lists {entry.rows}. It is "
                 "another recording's file: restore it, or record again"
             )
-
-
-def _read_frames(
-    dataset: h5py.Dataset,
-    layout: Layout,
-    path: Path,
-    first: int,
-    target: UInt8[np.ndarray, "T H W C"],
-) -> None:
-    """Fill `target` with the file's frames from row `first` on."""
-    if not layout.is_video:
-        dataset.read_direct(target, np.s_[first : first + len(target)])
-        return
-    rows_at_once = 1024
-    for start in range(0, len(target), rows_at_once):
-        stop = min(start + rows_at_once, len(target))
-        frames = dataset[first + start : first + stop]
-        if frames.dtype != np.uint8:
-            if not (np.isfinite(frames).all() and frames.min() >= 0 and frames.max() <= 1):
-                raise DataError(
-                    f"{path}: float {layout.frames_key} must lie in [0, 1], got "
-                    f"{frames.min()} to {frames.max()} in rows from {first + start}. Divide them, "
-                    "or store uint8"
-                )
-            frames = np.rint(frames * 255).astype(np.uint8)
-        if layout.is_channels_first:
-            frames = np.moveaxis(frames, 1, -1)
-        target[start:stop] = frames
 
 
 def _find_episodes(layout: Layout, shard: int, first_row: int) -> list[Episode]:

@@ -1,8 +1,9 @@
 """How much a clip of video is worth: cheap scores, one number in [0, 1].
 
-Four defects are measured, each in [0, 1] and 0 when there is nothing to complain of. A clip is as
-good as its worst defect leaves it: `score` is 1 minus the largest. The thresholds are set by hand,
-above the noise of video codecs and below a game's smallest moving thing.
+Four defects are measured, each in [0, 1] and 0 when there is nothing to complain of; a trained
+filter may add a fifth. A clip is as good as its worst defect leaves it: `score` is 1 minus the
+largest. The thresholds are set by hand, above the noise of video codecs and below a game's smallest
+moving thing.
 """
 
 from dataclasses import asdict, dataclass
@@ -41,6 +42,8 @@ class Quality:
     """Share of frames outside of the longest stretch without a scene cut."""
     duplicate: float
     """1 if an earlier clip is nearly identical, else 0."""
+    filter: float = 0.0
+    """Probability that the clip is bad, as a trained filter sees it; 0 without one."""
 
     @property
     def score(self) -> float:
@@ -61,7 +64,7 @@ class QualityMeter:
     Example:
         >>> meter = QualityMeter()
         >>> meter.measure(np.zeros((4, 8, 8, 3), np.uint8))
-        Quality(frozen=1.0, black=1.0, cuts=0.0, duplicate=0.0)
+        Quality(frozen=1.0, black=1.0, cuts=0.0, duplicate=0.0, filter=0.0)
         >>> meter.measure(np.zeros((4, 8, 8, 3), np.uint8)).duplicate
         1.0
     """

@@ -7,9 +7,9 @@ at a time is written.
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -21,13 +21,15 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 
 from genie_gym.data.folders import new_folder
+from genie_gym.data.manifest import Manifest, ShardEntry, write_manifest
 from genie_gym.data.quality import GRID, QualityMeter
-from genie_gym.data.shards import Manifest, ShardEntry, ShardWriter, write_manifest
+from genie_gym.data.shards import ShardWriter
 from genie_gym.errors import ConfigError, DataError
 
 Image = TypeVar("Image")
 
-ROWS_PER_SHARD = 10_000
+SHARD_BYTES = 2**27
+"""Frames of a shard before they are compressed; a shard is collected in memory."""
 LONGEST_GAP = 3600
 """Seconds without a new frame after which timestamps are taken for damaged."""
 
@@ -62,6 +64,16 @@ class ImportConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Judge:
+    """Somebody else's word on clips, beside the cheap scores."""
+
+    name: str
+    """Stands in the manifest: where a filter was loaded from."""
+    score: Callable[[UInt8[np.ndarray, "T H W 3"]], float]
+    """Returns the probability that a clip is good."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ImportSummary:
     """What an import made."""
 
@@ -90,7 +102,12 @@ class TimedFrame(Generic[Image]):
 
 
 def import_videos(
-    videos: Sequence[Path], out: Path, config: ImportConfig, *, progress: bool = True
+    videos: Sequence[Path],
+    out: Path,
+    config: ImportConfig,
+    *,
+    judge: Judge | None = None,
+    progress: bool = True,
 ) -> ImportSummary:
     """Write a recording of all clips of the videos; the folder appears only when it is whole.
 
@@ -98,6 +115,7 @@ def import_videos(
         videos: files that PyAV decodes: mp4, webm, avi, mov and others.
         out: folder of the recording; must be absent or empty.
         config: how videos are cut into clips.
+        judge: a clip's quality is then the smaller of the cheap score and this judge's.
         progress: whether to show a progress bar.
 
     Raises:
@@ -108,7 +126,7 @@ def import_videos(
         next(read_frames(video, config))
 
     dropped: Counter[str] = Counter()
-    clips = _good_clips(videos, config, dropped)
+    clips = _good_clips(videos, config, judge, dropped)
     with (
         new_folder(out) as folder,
         tqdm(clips, unit="clip", disable=not progress) as bar,
@@ -119,7 +137,11 @@ def import_videos(
                 f"no clip reached quality {config.min_quality:g}: {dict(dropped)} dropped. Lower "
                 "--min-quality, or import other videos"
             )
-        settings = {"videos": [str(video) for video in videos], **asdict(config)}
+        settings = {
+            "videos": [str(video) for video in videos],
+            **asdict(config),
+            "filter": judge and judge.name,
+        }
         write_manifest(folder, Manifest(settings=settings, is_finished=True, shards=tuple(shards)))
     return ImportSummary(
         path=out,
@@ -216,7 +238,7 @@ def _damage_named(video: Path) -> Iterator[None]:
 
 
 def _good_clips(
-    videos: Sequence[Path], config: ImportConfig, dropped: Counter[str]
+    videos: Sequence[Path], config: ImportConfig, judge: Judge | None, dropped: Counter[str]
 ) -> Iterator[tuple[UInt8[np.ndarray, "T H W 3"], dict[str, object]]]:
     """Yield clips that are good enough, and what is known of each; count the others."""
     meter = QualityMeter()
@@ -228,6 +250,8 @@ def _good_clips(
                 break
             images = np.stack(clip)
             quality = meter.measure(images)
+            if judge:
+                quality = replace(quality, filter=1 - judge.score(images))
             if quality.score < config.min_quality:
                 dropped[quality.worst] += 1
                 continue
@@ -246,7 +270,7 @@ def _write_shards(
         with ShardWriter(folder, len(shards), {"fps": config.fps}) as writer:
             for frames, about in clips:
                 writer.append_rows(next(episode_ids), {"frames": frames}, about)
-                if writer.num_rows >= ROWS_PER_SHARD:
+                if writer.num_rows * frames[0].nbytes >= SHARD_BYTES:
                     break
             if not writer.num_rows:
                 return shards

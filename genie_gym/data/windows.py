@@ -28,7 +28,7 @@ class Clip:
 
 
 class EpisodeWindows:
-    """Cuts windows from a recording in memory.
+    """Cuts windows from a recording, whether its frames are in memory or on disk.
 
     Args:
         rows: what `Recording.load` gives, or the same with `frames` replaced by tokens

@@ -4,7 +4,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from genie_gym.data.augment import AugmentConfig
 from genie_gym.errors import ConfigError
+from genie_gym.games import swapped_words
 from genie_gym.models.stack import StackConfig
 
 
@@ -42,6 +44,8 @@ class StageConfig:
     """Steps between evaluations on the validation episodes; the last step is always one."""
     save_every: int = 500
     """Steps between checkpoints; the last step is always one."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """How training clips are changed at random; only where a part sees frames."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -74,6 +78,19 @@ class TrainingConfig:
     reward: StageConfig = field(default_factory=StageConfig)
     """Tokens and actions -> reward and end."""
 
+    def __post_init__(self) -> None:
+        """Refuse to change the pictures of the stages that see none."""
+        for name in ("dynamics", "reward"):
+            augment: AugmentConfig = getattr(self, name).augment
+            for key in augment.changed_keys:
+                reason = "learns from cached tokens, whose frames are fixed"
+                if key == "max_stride":
+                    reason = "learns what one action does, and more lie between every k-th frame"
+                raise ConfigError(
+                    f"training.{name}.augment.{key} must stay off, got {getattr(augment, key)}: "
+                    f"stage {name!r} {reason}. Augment training.tokenizer or training.lam"
+                )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
@@ -87,6 +104,9 @@ class RunConfig:
     """Start contexts to bundle."""
     start_length: int = 8
     """Frames of a start context."""
+    memory_gib: float = 4.0
+    """Frames of a recording that take more GiB than this stay in its files and are read from there
+    clip by clip; results are the same. 4 GiB hold 350,000 frames of 64x64."""
     stack: StackConfig = field(default_factory=StackConfig)
     """Shape of the networks."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -100,6 +120,11 @@ class RunConfig:
             )
         if self.seed < 0:
             raise ConfigError(f"seed must be 0 or more, got {self.seed}")
+        if not self.memory_gib >= 0:
+            raise ConfigError(f"memory_gib must be 0 or more, got {self.memory_gib}")
         for name in ("num_starts", "start_length"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for stage in (self.training.tokenizer, self.training.lam):
+            for flip in stage.augment.flips:
+                swapped_words(self.stack.game, flip)

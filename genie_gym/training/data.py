@@ -1,6 +1,7 @@
-"""What the stages learn from: a recording in memory, split by episode, and its tokens."""
+"""What the stages learn from: a recording, split by episode, and its tokens."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +14,10 @@ from safetensors.numpy import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from genie_gym.data.augment import Augmentation, AugmentConfig
 from genie_gym.data.batch import Batch, to_float
 from genie_gym.data.hdf5 import Recording, Rows
-from genie_gym.data.windows import EpisodeWindows
+from genie_gym.data.windows import Clip, EpisodeWindows
 from genie_gym.errors import ConfigError, DataError
 from genie_gym.games import game_of
 from genie_gym.models.latent_action import LatentActionModel
@@ -38,8 +40,15 @@ class TokenRows:
 class TrainingData:
     """A recording whose episodes are split into training and validation ones."""
 
-    def __init__(self, path: Path, config: StackConfig, *, validation_share: float) -> None:
-        """Load a recording into memory.
+    def __init__(
+        self,
+        path: Path,
+        config: StackConfig,
+        *,
+        validation_share: float,
+        memory_gib: float = math.inf,
+    ) -> None:
+        """Load a recording into memory, or leave its frames on disk if they take more GiB.
 
         Raises:
             DataError: the recording is missing or damaged, or holds no actions.
@@ -49,7 +58,8 @@ class TrainingData:
         _check_fits(recording, config, path)
         self.path = path
         self.recording = recording
-        self.rows: Rows = recording.load()
+        num_bytes = recording.num_frames * math.prod(recording.frame_shape)
+        self.rows: Rows = recording.load(in_memory=num_bytes <= memory_gib * 2**30)
         num_validation = max(1, round(validation_share * recording.num_episodes))
         if num_validation >= recording.num_episodes:
             raise DataError(
@@ -75,40 +85,66 @@ class Windows:
     """Clips of one length, drawn from the training or the validation episodes."""
 
     def __init__(
-        self, data: TrainingData, clip_length: int, tokens: TokenRows | None = None
+        self,
+        data: TrainingData,
+        clip_length: int,
+        tokens: TokenRows | None = None,
+        augment: AugmentConfig | None = None,
     ) -> None:
         """Index the clips; with `tokens` they hold those instead of frames.
 
         Raises:
+            ConfigError: `augment` asks for a mirror that the game does not allow.
             DataError: no training episode, or no validation episode, is that long.
         """
         self.data = data
         self.clip_length = clip_length
         self._tokens = tokens
+        self._augmentation: Augmentation | None = None
+        self._training_span = clip_length
+        if augment and augment.changed_keys:
+            assert tokens is None and data.recording.action_meanings is not None
+            self._augmentation = Augmentation(
+                augment,
+                game=str(data.recording.attributes["env_id"]),
+                action_meanings=data.recording.action_meanings,
+            )
+            self._training_span = self._augmentation.span(clip_length)
         rows = data.rows if tokens is None else replace(data.rows, frames=tokens.tokens)
         self.episodes = EpisodeWindows(rows)
-        starts = self.episodes.valid_starts(clip_length)
-        is_validation = data.is_validation[starts]
-        self.training_starts = starts[~is_validation]
-        self.validation_starts = starts[is_validation]
-        for name in ("training_starts", "validation_starts"):
-            if len(getattr(self, name)) == 0:
-                raise DataError(
-                    f"{data.path}: no {name.split('_')[0]} episode has {clip_length} frames. "
-                    "Record longer episodes or lower clip_length"
-                )
+        self.training_starts = self._starts(self._training_span, is_validation=False)
+        self.validation_starts = self._starts(clip_length, is_validation=True)
 
     def clips(self, starts: Int[np.ndarray, " B"]) -> Batch:
-        """Return the clips that begin at these rows."""
-        clip = self.episodes.clip(starts, self.clip_length)
-        assert clip.actions is not None
-        assert clip.rewards is not None and clip.terminations is not None
-        frames = torch.from_numpy(clip.frames)
+        """Return the clips that begin at these rows, as they were recorded."""
+        return self._to_batch(self.episodes.clip(starts, self.clip_length), starts)
+
+    def training_clips(
+        self, starts: Int[np.ndarray, " B"], generator: np.random.Generator
+    ) -> Batch:
+        """Return the clips that begin at these rows, changed at random where `augment` says so."""
+        if self._augmentation is None:
+            return self.clips(starts)
+        clip = self.episodes.clip(starts, self._training_span)
+        return self._to_batch(self._augmentation(clip, self.clip_length, generator), starts)
+
+    def _starts(self, span: int, *, is_validation: bool) -> Int[np.ndarray, " starts"]:
+        starts: Int[np.ndarray, " starts"] = self.episodes.valid_starts(span)
+        starts = starts[self.data.is_validation[starts] == is_validation]
+        if len(starts) == 0:
+            raise DataError(
+                f"{self.data.path}: no {'validation' if is_validation else 'training'} episode has "
+                f"{span} frames. Record longer episodes, or lower clip_length or augment.max_stride"
+            )
+        return starts
+
+    def _to_batch(self, clip: Clip, starts: Int[np.ndarray, " B"]) -> Batch:
         between = {
-            "actions": torch.from_numpy(clip.actions),
-            "rewards": torch.from_numpy(clip.rewards),
-            "terminations": torch.from_numpy(clip.terminations),
+            name: torch.from_numpy(values)
+            for name in ("actions", "rewards", "terminations")
+            if (values := getattr(clip, name)) is not None
         }
+        frames = torch.from_numpy(clip.frames)
         if self._tokens is None:
             return Batch(frames=frames, **between)
         steps = starts[:, None] + np.arange(self.clip_length - 1)

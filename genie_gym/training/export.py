@@ -49,6 +49,7 @@ def export(run_path: Path, out: Path, data_path: Path | None = None) -> Path:
         data_path or Path(data_card["path"]),
         config.stack,
         validation_share=config.validation_share,
+        memory_gib=config.memory_gib,
     )
     if data.fingerprint != data_card["fingerprint"]:
         raise DataError(

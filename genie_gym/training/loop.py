@@ -181,7 +181,8 @@ def _check_finite(what: str, value: Tensor, name: str, step: int, max_steps: int
     if not torch.isfinite(value):
         raise DivergedError(
             f"stage {name!r}: {what} is {value.item()} at step {step} of {max_steps}; the weights "
-            f"are those before this step. Lower training.{name}.learning_rate and --resume"
+            "are those before this step. Lower this stage's learning rate; genie-gym train goes on "
+            "with --resume"
         )
 
 

@@ -172,7 +172,12 @@ def run_training(
         DivergedError: a loss is not finite.
     """
     run = RunFolder(out)
-    data = TrainingData(data_path, config.stack, validation_share=config.validation_share)
+    data = TrainingData(
+        data_path,
+        config.stack,
+        validation_share=config.validation_share,
+        memory_gib=config.memory_gib,
+    )
     run.open(config, resume=resume, stages=stages)
     _write_data_card(run, data)
     torch.manual_seed(config.seed)  # initial weights
@@ -216,7 +221,8 @@ def _make_stage(
 ) -> Stage:
     module: nn.Module = getattr(stack, name)
     if name in ("tokenizer", "lam"):
-        return ClipStage(name, module, Windows(data, config.clip_length), config, seed=seed)
+        windows = Windows(data, config.clip_length, augment=config.augment)
+        return ClipStage(name, module, windows, config, seed=seed)
     needed = STAGES[: STAGES.index(name)]
     if missing := [stage for stage in needed if stage not in run.finished_stages()]:
         raise DataError(

@@ -39,7 +39,7 @@ class ClipStage:
     def batch_at(self, step: int) -> Batch:
         """Return the training batch of a step."""
         rng = np.random.default_rng([self.seed, step])
-        return self.windows.clips(self.draw_starts(rng, is_validation=False))
+        return self.windows.training_clips(self.draw_starts(rng, is_validation=False), rng)
 
     def draw_starts(
         self, rng: np.random.Generator, *, is_validation: bool

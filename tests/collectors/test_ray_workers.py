@@ -14,8 +14,8 @@ from collectors.ray_workers import RayWorkers
 from collectors.settings import RecordingSettings
 from genie_gym.cli import main
 from genie_gym.data.hdf5 import Recording
+from genie_gym.data.manifest import read_manifest
 from genie_gym.data.repair import repair
-from genie_gym.data.shards import read_manifest
 from genie_gym.data.verify import find_faults
 from genie_gym.errors import ConfigError, DataError, MissingExtraError
 

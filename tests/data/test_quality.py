@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -19,6 +21,14 @@ def measure(frames):
 def test_a_moving_square_is_perfect():
     assert measure(moving_square()) == Quality(frozen=0.0, black=0.0, cuts=0.0, duplicate=0.0)
     assert measure(moving_square()).score == 1
+
+
+def test_a_filter_is_one_more_voice_of_which_the_worst_counts():
+    cheap = Quality(frozen=0.25, black=0.0, cuts=0.0, duplicate=0.0)
+    assert (cheap.score, cheap.worst) == (0.75, "frozen")
+    assert replace(cheap, filter=0.125).worst == "frozen"
+    judged = replace(cheap, filter=0.5)
+    assert (judged.score, judged.worst) == (0.5, "filter")
 
 
 @pytest.mark.parametrize("num_still", [0, 5, 15])

@@ -13,13 +13,13 @@ import pytest
 from genie_gym.data import videos
 from genie_gym.data.hdf5 import Recording
 from genie_gym.data.verify import find_faults
-from genie_gym.data.videos import ImportConfig, TimedFrame, import_videos, resample
+from genie_gym.data.videos import ImportConfig, Judge, TimedFrame, import_videos, resample
 from genie_gym.data.windows import EpisodeWindows
 from genie_gym.errors import ConfigError, DataError
 
 CODECS = {"mp4": "libx264", "mov": "libx264", "webm": "libvpx", "avi": "mpeg4"}
 WIDTH, HEIGHT = 64, 32
-DEFECTS = ("frozen", "black", "cuts", "duplicate")
+DEFECTS = ("frozen", "black", "cuts", "duplicate", "filter")
 BITS = 1 << np.arange(8)
 
 
@@ -104,7 +104,7 @@ def test_a_still_picture_is_shown_until_the_next_begins():
 
 
 def test_clips_are_episodes_of_which_no_window_crosses_the_border(video, tmp_path, monkeypatch):
-    monkeypatch.setattr(videos, "ROWS_PER_SHARD", 32)
+    monkeypatch.setattr(videos, "SHARD_BYTES", 32 * 32 * 16 * 3)
     config = ImportConfig(fps=30, width=32, height=16)
     summary = import_videos([video, video], tmp_path / "out", config, progress=False)
     assert (summary.num_clips, summary.num_frames, summary.dropped) == (8, 100, {})
@@ -160,6 +160,26 @@ def test_bad_clips_are_dropped_and_counted_by_their_worst_defect(tmp_path):
     summary = import_videos([video], tmp_path / "out", config, progress=False)
     assert (summary.num_clips, summary.num_frames) == (1, 16)
     assert summary.dropped == {"frozen": 2, "cuts": 1, "duplicate": 1}
+
+
+def test_a_judge_sees_every_clip_and_its_name_is_kept(video, tmp_path):
+    seen = []
+
+    def score(frames):
+        seen.append(numbers(frames))
+        return 1 - len(seen) / 4
+
+    config = ImportConfig(fps=30, width=32, height=16)
+    judge = Judge(name="filters/mine", score=score)
+    import_videos([video], tmp_path / "out", config, judge=judge, progress=False)
+    assert seen == [list(range(0, 16)), list(range(16, 32)), list(range(32, 48)), [48, 49]]
+    with h5py.File(tmp_path / "out" / "shard-00000.h5") as file:
+        about = [json.loads(text) for text in file["episode_ids"].attrs.values()]
+    assert [clip["filter"] for clip in about] == [0.25, 0.5, 0.75, 1]
+    for clip in about:
+        assert clip["quality"] == 1 - max(clip[key] for key in DEFECTS)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["settings"]["filter"] == "filters/mine"
 
 
 def damaged(path):

@@ -1,0 +1,162 @@
+"""Free rollouts of a world beside held-out play: what all the instruments look at."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int, Int64, UInt8
+from torch import Tensor
+
+from genie_gym.data.hdf5 import Recording, Rows
+from genie_gym.data.windows import EpisodeWindows
+from genie_gym.errors import DataError
+from genie_gym.games import game_of
+from genie_gym.models.world import ActionSource, World, WorldState
+
+WINDOWS_AT_ONCE = 64
+"""Windows imagined together: more are no faster on a CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heldout:
+    """Play that a world has not learned from."""
+
+    path: Path
+    """Where it was recorded."""
+    rows: Rows
+    """All of it, in memory; actions, rewards and ends are there."""
+    windows: EpisodeWindows
+    """Cuts windows from the rows."""
+    num_episodes: int
+    """Number of episodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollouts:
+    """N windows of held-out play, and what a world imagined in their place.
+
+    After the context the world saw nothing but its own frames, under the recorded actions unless
+    others were asked for. Step k of a rollout is index k - 1.
+    """
+
+    starts: Int64[np.ndarray, " N"]
+    """Row of each window's first context frame."""
+    context: UInt8[np.ndarray, "N context H W C"]
+    """Real frames before the first imagined one."""
+    actions: Int64[np.ndarray, "N T"]
+    """Action that led to each imagined frame."""
+    real: UInt8[np.ndarray, "N T H W C"]
+    """What the real game showed after each step, under the recorded actions."""
+    imagined: UInt8[np.ndarray, "N T H W C"]
+    """What the world showed."""
+    tokens: Int[np.ndarray, "N T S"]
+    """Tokens of the imagined frames."""
+    rewards: Float32[np.ndarray, "N T"]
+    """What each recorded action earned."""
+    terminations: Bool[np.ndarray, "N T"]
+    """Whether it ended the game."""
+    reward_probs: Float32[np.ndarray, "N T classes"]
+    """Chance of each of the world's reward classes."""
+    terminated_prob: Float32[np.ndarray, "N T"]
+    """Chance that the game ended."""
+
+
+def open_heldout(world: World, path: str | Path) -> Heldout:
+    """Load a held-out recording and check that it fits the world.
+
+    Raises:
+        DataError: there are no actions, or frames, game or actions are not the world's.
+    """
+    recording = Recording.open(path)
+    config = world.config
+    if not recording.has_actions:
+        raise DataError(f"{path} is a video without actions; a world is judged on played games")
+    if recording.frame_shape != (config.height, config.width, 3):
+        raise DataError(
+            f"{path} holds frames of shape {recording.frame_shape}, but the world imagines "
+            f"{(config.height, config.width, 3)}. Record with --frame-size {config.height}"
+        )
+    env_id = recording.attributes.get("env_id")
+    if env_id is None or game_of(str(env_id)) != game_of(config.game):
+        raise DataError(
+            f"{path} was recorded in {env_id!r}, but the world imagines {config.game!r}. Record "
+            f"held-out play of that game: genie-gym collect {config.game} --seed 2000"
+        )
+    rows = recording.load()
+    return Heldout(Path(path), rows, EpisodeWindows(rows), recording.num_episodes)
+
+
+def roll_out(
+    world: World,
+    heldout: Heldout,
+    starts: Int64[np.ndarray, " N"],
+    *,
+    context_length: int,
+    horizon: int,
+    seed: int = 0,
+    actions: Int64[np.ndarray, "N T"] | None = None,
+    source: ActionSource = "real",
+    temperature: float | None = None,
+    num_maskgit_steps: int | None = None,
+) -> Rollouts:
+    """Imagine on from real contexts.
+
+    Args:
+        world: the world.
+        heldout: where the windows lie.
+        starts: first rows of windows of `context_length + horizon` frames.
+        context_length: real frames before the first imagined one.
+        horizon: imagined steps.
+        seed: draws the samples; the same seed gives the same rollouts.
+        actions: what to play instead of the recorded actions.
+        source: whether `actions` are of the game or latent; the context's are always the game's.
+        temperature: sampling temperature; the bundle's by default.
+        num_maskgit_steps: refinement steps; the bundle's by default.
+
+    Raises:
+        DataError: a window would leave its episode.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    clip = heldout.windows.clip(starts, context_length + horizon)
+    assert clip.actions is not None and clip.rewards is not None
+    assert clip.terminations is not None
+    last = context_length - 1
+    played = clip.actions[:, last:] if actions is None else actions
+    options = {"source": source, "temperature": temperature, "num_maskgit_steps": num_maskgit_steps}
+    parts = []
+    for part in np.array_split(np.arange(len(starts)), -(-len(starts) // WINDOWS_AT_ONCE)):
+        frames, past = clip.frames[part, :context_length], clip.actions[part, :last]
+        state = world.encode(torch.from_numpy(frames), torch.from_numpy(past))
+        parts.append(_imagine(world, state, torch.from_numpy(played[part]), generator, options))
+    imagined, tokens, reward_probs, terminated_prob = map(np.concatenate, zip(*parts, strict=True))
+    return Rollouts(
+        starts=np.asarray(starts, np.int64),
+        context=clip.frames[:, :context_length],
+        actions=played,
+        real=clip.frames[:, context_length:],
+        imagined=imagined,
+        tokens=tokens,
+        rewards=clip.rewards[:, last:],
+        terminations=clip.terminations[:, last:],
+        reward_probs=reward_probs,
+        terminated_prob=terminated_prob,
+    )
+
+
+def _imagine(
+    world: World,
+    state: WorldState,
+    actions: Int[Tensor, "N T"],
+    generator: torch.Generator,
+    options: dict[str, Any],
+) -> list[np.ndarray]:
+    """Return frames, tokens, reward and end probabilities of every step, (N T ...) each."""
+    steps = []
+    for action in actions.unbind(1):
+        result = world.imagine(state, action, generator, **options)
+        state, prediction = result.state, result.prediction
+        probs = prediction.reward_probs.float(), prediction.terminated_prob.float()
+        steps.append((world.decode(state), state.tokens, *probs))
+    return [torch.stack(values, dim=1).cpu().numpy() for values in zip(*steps, strict=True)]

@@ -1,0 +1,162 @@
+"""Recording is broken off in every way there is; nothing closed is lost, and resuming heals it."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from collectors import record
+from genie_gym.data.hdf5 import Recording
+from genie_gym.data.manifest import read_manifest
+from genie_gym.data.verify import find_faults, find_notes
+
+KEYS = ("frames", "actions", "rewards", "terminations", "truncations", "episode_ids")
+SETTINGS = {"seed": 3, "shard_steps": 150, "max_episode_steps": 100}
+
+
+def start(folder, steps, *, num_envs=1, **more):
+    """Record in another process, as the command does, with episodes short enough for a test."""
+    options = {**SETTINGS, "steps": steps, "num_envs": num_envs, "progress": False, "resume": True}
+    code = (
+        "import sys\nfrom collectors import record\nfrom genie_gym.errors import GenieError\n"
+        "if __name__ == '__main__':\n"
+        f"    try: record('Pong', {str(folder)!r}, **{options!r})\n"
+        "    except KeyboardInterrupt: sys.exit(130)\n"
+        "    except GenieError as error: sys.exit(str(error))\n"
+    )
+    # From a file: a spawned worker imports the script that its parent runs.
+    script = folder.with_suffix(".py")
+    script.write_text(code)
+    return subprocess.Popen([sys.executable, str(script)], start_new_session=True, **more)
+
+
+def wait_for_shards(folder, count, process):
+    deadline = time.monotonic() + 60
+    while len(list(folder.glob("shard-*.h5"))) < count and time.monotonic() < deadline:
+        assert process.poll() is None, "the recording ended before it could be broken off"
+        time.sleep(0.005)
+
+
+def resume(folder, steps, **options):
+    return record("Pong", folder, steps=steps, resume=True, progress=False, **SETTINGS, **options)
+
+
+def assert_same_recording(first, second):
+    first, second = Recording.open(first), Recording.open(second)
+    assert first.episodes == second.episodes
+    for key in KEYS:
+        values, other_values = getattr(first.load(), key), getattr(second.load(), key)
+        np.testing.assert_array_equal(values, other_values)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    resume(folder, 2500)
+    return folder
+
+
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_ctrl_c_closes_the_open_episode_and_exits_with_130(unbroken, tmp_path, num_envs):
+    folder = tmp_path / "recording"
+    process = start(folder, 2500, num_envs=num_envs)
+    wait_for_shards(folder, 2, process)
+    # The terminal sends it to the workers too.
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+
+    assert find_faults(folder) == [] and "is not finished" in " ".join(find_notes(folder))
+    broken, whole = Recording.open(folder), Recording.open(unbroken)
+    rows, whole_rows = broken.load(), whole.load()
+    last = broken.episodes[-1]
+    assert rows.truncations[last.start + last.length - 2]
+    num_rows = last.start + last.length - 1  # on the last row there is no action any more
+    for key in ("frames", "actions", "rewards"):
+        expected = getattr(whole_rows, key)[:num_rows]
+        np.testing.assert_array_equal(getattr(rows, key)[:num_rows], expected)
+    resume(folder, 2500)
+    assert_same_recording(unbroken, folder)
+    assert read_manifest(folder).shards == read_manifest(unbroken).shards
+
+
+def test_a_full_disk_is_one_line_and_leaves_all_closed_shards(unbroken, tmp_path):
+    folder = tmp_path / "recording"
+    process = start(folder, 2500)
+    wait_for_shards(folder, 2, process)
+    process.kill()  # what lies there was written when there was room
+    process.wait()
+    num_shards = len(read_manifest(folder).shards)
+    limit = max(path.stat().st_size for path in folder.iterdir()) // 2
+
+    def fill_disk():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    process = start(folder, 2500, preexec_fn=fill_disk, stderr=subprocess.PIPE, text=True)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    line = errors.strip().splitlines()[-1]
+    name = f"shard-{num_shards:05d}.h5"
+    assert f"{name} cannot be written: File too large" in line and "Traceback" not in errors
+    assert "All closed shards are whole: free some space and go on with --resume" in line
+    assert find_faults(folder) == [] and not list(folder.glob(".*.part"))
+    assert len(read_manifest(folder).shards) == num_shards
+    resume(folder, 2500)
+    assert_same_recording(unbroken, folder)
+
+
+def test_a_killed_worker_ends_the_recording_in_one_line(unbroken, tmp_path):
+    folder = tmp_path / "recording"
+    process = start(folder, 2500, num_envs=2, stderr=subprocess.PIPE, text=True)
+    wait_for_shards(folder, 2, process)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    commands = {child: Path(f"/proc/{child}/cmdline").read_text() for child in children}
+    worker = next(child for child, command in commands.items() if "spawn_main" in command)
+    os.kill(int(worker), signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Traceback" not in errors
+    assert "a worker process was killed, perhaps because memory ran out" in errors
+    assert find_faults(folder) == []
+    resume(folder, 2500)
+    assert_same_recording(unbroken, folder)
+
+
+def kill_at_random(folder, unbroken, steps, rng, *, num_envs):
+    """Kill a recording at a random moment of its life, check what is left, and resume it."""
+    process = start(folder, steps, num_envs=num_envs)
+    time.sleep(rng.uniform(0.3, 3.0))
+    process.send_signal(signal.SIGKILL)
+    is_over = process.wait() == 0
+    manifest = read_manifest(folder) if folder.exists() else None
+    if manifest and manifest.shards:
+        assert find_faults(folder) == []
+        recording, whole = Recording.open(folder), Recording.open(unbroken)
+        assert recording.episodes == whole.episodes[: recording.num_episodes]
+        frames = recording.load_frames(0, recording.num_frames)
+        np.testing.assert_array_equal(frames, whole.load_frames(0, recording.num_frames))
+        # Nothing that was closed is missing: only the newest file may not be listed yet.
+        closed = sorted(path.name for path in folder.glob("shard-*.h5"))
+        assert closed[: len(manifest.shards)] == [shard.file for shard in manifest.shards]
+        assert len(closed) <= len(manifest.shards) + 1
+    resume(folder, steps, num_envs=num_envs)
+    assert_same_recording(unbroken, folder)
+    assert find_faults(folder) == []
+    return len(manifest.shards) if manifest and not is_over else -1
+
+
+@pytest.mark.slow
+def test_a_hundred_kills_at_random_moments_lose_at_most_the_open_shard(tmp_path, unbroken):
+    rng = np.random.default_rng(0)
+    kills = [
+        kill_at_random(tmp_path / f"{index}", unbroken, 2500, rng, num_envs=1 + index % 2)
+        for index in range(100)
+    ]
+    # They hit before the first shard, among the shards, and a few came too late.
+    assert min(count for count in kills if count >= 0) == 0
+    assert sum(count > 0 for count in kills) > 40
