@@ -124,7 +124,9 @@ def sample_codes(
         confidence, codes = logits.softmax(-1).max(-1)
         return codes, confidence
     logits = logits.float()
-    weights = ((logits - logits.amax(-1, keepdim=True)) / temperature).exp()
+    exponents = (logits - logits.amax(-1, keepdim=True)).div_(temperature)
+    # Numbers too small for a normal float would take 30 times as long.
+    weights = F.threshold(exponents.clamp_(min=-80).exp_(), 1e-34, 0.0, inplace=True)
     codes = _draw(weights, draws)
     chosen = logits.gather(-1, codes[..., None])[..., 0]
     return codes, (chosen - logits.logsumexp(-1)).exp()
