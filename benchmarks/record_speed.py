@@ -1,6 +1,6 @@
 """Speed, size and memory of recording Pong, beside what else could be done with the same machine.
 
-    python benchmarks/record_speed.py --steps 100000
+    python benchmarks/record_speed.py --steps 200000
 
 Rates are steps a second from the call to its end, so the start of the worker processes and the
 closing of the files count. Stepping ALE's own vector environment, which stores nothing, is what
@@ -21,6 +21,8 @@ from ale_py.vector_env import AtariVectorEnv
 from collectors import RecordingSummary, record
 
 FRAME_SIZE, FRAME_SKIP = 64, 4
+MOST_BYTES = 200
+"""Bytes of a frame of Pong that a recording may take."""
 SECONDS_BETWEEN_SAMPLES = 0.2
 
 
@@ -120,7 +122,7 @@ def tree_mebibytes(process_id: int) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=100_000, help="steps to record")
+    parser.add_argument("--steps", type=int, default=200_000, help="steps to record")
     parser.add_argument("--num-envs", type=int, default=8, help="environments side by side")
     parser.add_argument("--minari-steps", type=int, default=5_000, help="steps of DataCollector")
     options = parser.parse_args()
@@ -140,7 +142,8 @@ def main() -> None:
             f"minari            {minari:8.0f} steps/s, recording is {rate / minari:.1f} times that"
         )
     num_frames = summary.num_steps + summary.num_episodes
-    print(f"on the disk       {summary.num_bytes / num_frames:8.1f} bytes a frame")
+    size = summary.num_bytes / num_frames
+    print(f"on the disk       {size:8.1f} bytes a frame, {size / MOST_BYTES:.2f} of {MOST_BYTES}")
     thirds = np.array_split(np.array([mebibytes for _, mebibytes in memory.samples]), 3)
     second, third = thirds[1].max(), thirds[2].max()
     print(

@@ -16,6 +16,7 @@ from collectors.rendered_env import RenderedEnv
 from collectors.settings import GYM_PREFIX, RecordingSettings
 from genie_gym.data.shards import EpisodeRows
 from genie_gym.envs.real import RealEnv
+from genie_gym.errors import GameError
 
 
 @runtime_checkable
@@ -55,6 +56,9 @@ def play_episode(
 
     Returns:
         The rows; None if the episode was stopped before its first action.
+
+    Raises:
+        GameError: a reward is not finite.
     """
     if should_stop():
         return None
@@ -75,6 +79,7 @@ def play_episode(
         is_cut = len(actions) == max_actions or should_stop()
         truncated = truncated or (is_cut and not terminated)
 
+    _check_finite(rewards, settings, episode_id)
     ends = np.zeros((2, len(frames)), bool)
     ends[:, -2] = terminated, truncated
     return EpisodeRows(
@@ -88,6 +93,18 @@ def play_episode(
         policy_seed=policy_seed,
         reset_seed=reset_seed,
     )
+
+
+def _check_finite(rewards: list[float], settings: RecordingSettings, episode_id: int) -> None:
+    with np.errstate(over="ignore"):
+        is_finite = np.isfinite(np.array(rewards, np.float32))
+    if not is_finite.all():
+        step = int(np.flatnonzero(~is_finite)[0])
+        raise GameError(
+            f"{settings.game} earned a reward of {rewards[step]} at step {step} of episode "
+            f"{episode_id}; a recording holds finite float32 numbers. Wrap the environment so that "
+            "its rewards are finite"
+        )
 
 
 def _action_rows(actions: list[Action]) -> Shaped[np.ndarray, "rows ..."]:

@@ -85,6 +85,7 @@ class HumanPlayer:
             is_escape = event.type == pygame.KEYDOWN and event.key == pygame.K_ESCAPE
             if event.type == pygame.QUIT or is_escape:
                 self._end()
+                return set()  # once: a second Ctrl-C would leave the open shard behind
             elif event.type == pygame.KEYDOWN:
                 tapped.add(event.key)
                 self._held.add(event.key)
@@ -95,6 +96,7 @@ class HumanPlayer:
     def _end(self) -> None:
         """Close the window and do what Ctrl-C does: the recorder closes the open episode."""
         self._held.clear()
+        self._pygame.event.clear()
         self._pygame.display.quit()
         signal.raise_signal(signal.SIGINT)
 

@@ -11,7 +11,8 @@ from types import FrameType
 def deferred_interrupt() -> Iterator[threading.Event]:
     """Turn the first Ctrl-C inside the block into a set flag; a second one raises as ever.
 
-    Outside the main thread, which alone receives signals, the flag is never set.
+    The flag is never set outside the main thread, which alone receives signals, and where Ctrl-C is
+    ignored, as in a shell's background job.
     """
     is_interrupted = threading.Event()
 
@@ -20,11 +21,23 @@ def deferred_interrupt() -> Iterator[threading.Event]:
             signal.default_int_handler(number, frame)
         is_interrupted.set()
 
-    if threading.current_thread() is not threading.main_thread():
+    old_handler = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or old_handler in (signal.SIG_IGN, None):
         yield is_interrupted
         return
-    old_handler = signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGINT, handle)
     try:
         yield is_interrupted
     finally:
         signal.signal(signal.SIGINT, old_handler)
+
+
+@contextmanager
+def blocked_interrupt() -> Iterator[None]:
+    """Hold Ctrl-C back inside the block; processes that are started there never receive it."""
+    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)

@@ -148,11 +148,11 @@ def make_policy(
     """Return a policy by name.
 
     Args:
-        name: "random" (uniform), "repeat" (keeps its action nine times in ten), "scripted" (plays
-            to win; Breakout, Freeway and Pong), "human" (a person at the keyboard), "sb3:PATH" (a
-            model that Stable-Baselines3 saved), or "mixed" (draws one of these per episode, the
-            scripted one at four levels of noise). "mixed:scripted=0.6,random=0.4" names the
-            shares, which need not add up to 1.
+        name: "random" (uniform), "repeat" (keeps its action nine times in ten; "repeat:0.8" eight
+            times), "scripted" (plays to win; Breakout, Freeway and Pong), "human" (a person at the
+            keyboard), "sb3:PATH" (a model that Stable-Baselines3 saved), or "mixed" (draws one of
+            these per episode, the scripted one at four levels of noise).
+            "mixed:scripted=0.6,random=0.4" names the shares, which need not add up to 1.
         game: name or id of an ALE game, or "gym:ENV_ID".
         actions: size of the action space, or a bounded Box.
         frame_shape: height, width and 3 channels of the frames that the policy will see.
@@ -182,8 +182,10 @@ def make_policy(
         if env is None:
             raise ConfigError("policy 'human' plays only while genie-gym collect records")
         return HumanPlayer(env)
-    if name in ("random", "repeat"):
-        return RepeatPolicy(actions, repeat_prob=0.0 if name == "random" else 0.9)
+    if name == "random":
+        return RepeatPolicy(actions, repeat_prob=0.0)
+    if kind == "repeat":
+        return RepeatPolicy(actions, repeat_prob=_read_prob(name, rest) if rest else 0.9)
     raise ConfigError(
         f"unknown policy {name!r}.{did_you_mean(name, POLICIES)} Known: {list(POLICIES)}, "
         "mixed:POLICY=SHARE,POLICY=SHARE and sb3:PATH"
@@ -225,6 +227,20 @@ def _scripted(game: str) -> Policy:
             "Take 'mixed', 'repeat' or 'random'"
         )
     return SCRIPTED[game]()
+
+
+def _read_prob(name: str, text: str) -> float:
+    """Read the 0.8 of "repeat:0.8"."""
+    try:
+        prob = float(text)
+    except ValueError:
+        prob = np.nan
+    if not 0 <= prob < 1:
+        raise ConfigError(
+            "repeat:P keeps the last action with probability P, at least 0 and below 1, got "
+            f"{name!r}"
+        )
+    return prob
 
 
 def _read_shares(name: str, text: str) -> dict[str, float]:

@@ -1,11 +1,10 @@
 """Recording real play: episodes in, closed shards and a manifest out."""
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,15 @@ from collectors.filling import ShardFiller
 from collectors.interrupt import deferred_interrupt
 from collectors.policies import models_sha256
 from collectors.quota import Tally
+from collectors.resuming import open_manifest
 from collectors.settings import GYM_PREFIX, RecordingSettings, check_workers, make_settings
 from collectors.workers import WorkerProcesses, Workers
 from genie_gym.data.hdf5 import Recording
+from genie_gym.data.lock import locked
 from genie_gym.data.manifest import (
-    MANIFEST_NAME,
     Manifest,
-    file_sha256,
-    read_manifest,
-    write_manifest,
 )
 from genie_gym.errors import ConfigError, DataError
-
-SHA256 = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,8 +110,9 @@ def record(
         ConfigError: a number is out of its range, the policy is unknown, or an option is set that
             the environment does not have; there is no Ray cluster.
         MissingExtraError: `backend` is "ray", and Ray is not installed.
-        DataError: `out` holds a recording and `resume` is off, or one with other settings or of
-            another model behind the same name; the disk is full; a worker process was killed.
+        DataError: `out` holds a recording and `resume` is off, or one with other settings, of
+            another model behind the same name or of another emulator; another process records
+            into it; the disk is full; a worker process was killed.
         KeyboardInterrupt: Ctrl-C, once the open shard is closed; a second one leaves it open.
     """
     settings = make_settings(
@@ -145,8 +141,8 @@ def record(
 
     folder = Path(out)
     # Before the folder is made: without its cluster a recording does not begin.
-    with _backend(backend, settings, num_envs) as make_workers:
-        manifest = _open_manifest(folder, settings, resume=resume)
+    with _backend(backend, settings, num_envs) as make_workers, _folder_of_ours(folder):
+        manifest = open_manifest(folder, settings, resume=resume)
         num_old_actions = manifest.num_actions
         start_time = time.monotonic()
         with (
@@ -168,6 +164,15 @@ def record(
 
 
 @contextmanager
+def _folder_of_ours(folder: Path) -> Iterator[None]:
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file; a recording is a folder. Name another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        yield
+
+
+@contextmanager
 def _backend(
     name: str, settings: RecordingSettings, num_envs: int
 ) -> Iterator[Callable[[], Workers] | None]:
@@ -179,58 +184,6 @@ def _backend(
             yield partial(RayWorkers, settings, num_envs)
     else:
         yield partial(WorkerProcesses, settings, num_envs) if num_envs > 1 else None
-
-
-def _open_manifest(folder: Path, settings: RecordingSettings, *, resume: bool) -> Manifest:
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder} is a file; a recording is a folder. Name another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    manifest = read_manifest(folder)
-    if manifest is None:
-        shards = sorted(path.name for path in folder.glob("shard-*.h5"))
-        if shards:
-            raise DataError(
-                f"{folder} holds {shards[0]} but no {MANIFEST_NAME}, so it cannot be continued. "
-                "Name another --out, or move the shards away"
-            )
-        manifest = Manifest(settings=asdict(settings), is_finished=False, shards=())
-        write_manifest(folder, manifest)
-        return manifest
-    if not resume:
-        raise DataError(
-            f"{folder} already holds a recording of {manifest.num_actions} steps. Continue it "
-            "with --resume, or name another --out"
-        )
-    _check_settings(folder, manifest, settings)
-    whole = tuple(shard for shard in manifest.shards if not shard.is_interrupted)
-    if whole != manifest.shards:
-        # Out of the manifest first: a file that is being replaced must not be listed.
-        manifest = replace(manifest, shards=whole)
-        write_manifest(folder, manifest)
-    _check_shards(folder, manifest)
-    return manifest
-
-
-def _check_settings(folder: Path, manifest: Manifest, settings: RecordingSettings) -> None:
-    for key, value in asdict(settings).items():
-        # An older manifest does not say which model played.
-        if key == "model_sha256" and key not in manifest.settings:
-            continue
-        old_value = manifest.settings.get(key)
-        if old_value != value:
-            text = (
-                f"{folder} was recorded with {key}={old_value!r}, but is resumed with "
-                f"{key}={value!r}. Resume with the same settings, or name another --out"
-            )
-            raise DataError(SHA256.sub(r"\1...", text))
-
-
-def _check_shards(folder: Path, manifest: Manifest) -> None:
-    for shard in manifest.shards:
-        path = folder / shard.file
-        if not path.is_file() or file_sha256(path) != shard.sha256:
-            state = "changed since it was written" if path.is_file() else "missing"
-            raise DataError(f"{path} is {state}. Restore it, or record again to another --out")
 
 
 def _shard_attributes(settings: RecordingSettings) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class RecordingSettings:
     @property
     def can_be_played_again(self) -> bool:
         """Whether the rows follow from these settings: a person never plays the same game twice."""
-        return re.search(r"(^|[:,])human(=|$)", self.policy) is None
+        return re.fullmatch(r"(mixed:(.*,)?)?human(=.*)?", self.policy) is None
 
 
 def make_settings(

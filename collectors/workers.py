@@ -3,7 +3,6 @@
 import itertools
 import multiprocessing
 import os
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator
@@ -18,6 +17,7 @@ import numpy as np
 from isal import isal_zlib
 
 from collectors.episodes import cut_episode, play_episode
+from collectors.interrupt import blocked_interrupt
 from collectors.settings import RecordingSettings
 from genie_gym.data.shards import EpisodeRows
 from genie_gym.errors import DataError
@@ -92,7 +92,9 @@ class WorkerProcesses:
 
     def submit(self, episode_id: int, max_actions: int) -> "Future[PackedEpisode | None]":
         """Begin an episode as soon as a process is free."""
-        return self._pool.submit(_play_in_worker, self._settings, episode_id, max_actions)
+        # It may start one, and the terminal sends Ctrl-C to the parent and all its children.
+        with blocked_interrupt():
+            return self._pool.submit(_play_in_worker, self._settings, episode_id, max_actions)
 
     def stop(self) -> None:
         """Cut every open episode at its next action."""
@@ -194,10 +196,9 @@ def num_cores() -> int:
 
 
 def _begin_worker(should_stop: Event) -> None:
-    """Leave Ctrl-C to the parent, and end with it even if it is killed."""
+    """Stop when the parent says so, and end with it even if it is killed."""
     global _should_stop
     _should_stop = should_stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The processes share the cores already: a model's own threads would only fight over them.
     os.environ["OMP_NUM_THREADS"] = "1"
     parent = multiprocessing.parent_process()

@@ -127,9 +127,9 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--policy",
-        help="random, repeat, scripted (Breakout, Freeway, Pong), human (you, by keyboard), mixed, "
-        "mixed:scripted=0.6,random=0.4, or sb3:PATH, a PPO, A2C or DQN zip of Stable-Baselines3. "
-        "Loading a zip RUNS CODE from it (pickle): name only files you trust. "
+        help="random, repeat, repeat:0.8, scripted (Breakout, Freeway, Pong), human (you, by "
+        "keyboard), mixed, mixed:scripted=0.6,random=0.4, or sb3:PATH, a PPO, A2C or DQN zip of "
+        "Stable-Baselines3. Loading a zip RUNS CODE from it (pickle): name only files you trust. "
         "Default: mixed for ALE games, random for others",
     )
     parser.add_argument("--seed", type=seed_number, default=0, help="0 or more")
@@ -156,6 +156,13 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
         help="where the workers run: processes (of this machine, the default), or ray (the Ray "
         "cluster at RAY_ADDRESS, or else on this machine; needs genie-gym[ray] on every node)",
     )
+    parser.add_argument(
+        "--max-episode-steps",
+        type=int,
+        default=27_000,
+        help="actions after which an episode is cut; each process holds one in memory "
+        "(default: 27000)",
+    )
     parser.add_argument("--shard-steps", type=int, default=10_000, help="actions a shard")
     parser.add_argument("--resume", action="store_true", help="go on with the recording in --out")
 
@@ -165,7 +172,7 @@ def collect(options: argparse.Namespace) -> None:
     from collectors import record
 
     names = ("steps", "min_events", "policy", "seed", "sticky", "noop_max", "env_module")
-    more_names = ("frame_size", "num_envs", "backend", "shard_steps", "resume")
+    more_names = ("frame_size", "num_envs", "max_episode_steps", "backend", "shard_steps", "resume")
     settings = {name: getattr(options, name) for name in (*names, *more_names)}
     summary = record(options.game, options.out, **settings)
     print(summary.class_table)

@@ -4,6 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from genie_gym.data.lock import locked
 from genie_gym.data.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -27,22 +28,26 @@ def repair(folder: str | Path) -> list[str]:
         What was done, in sentences; nothing for a whole recording.
 
     Raises:
-        DataError: there is no recording folder, or its manifest cannot be read.
+        DataError: there is no recording folder, its manifest cannot be read, or it is being
+            recorded.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file; only a recording folder can be repaired. Name it")
-    faults = find_faults(folder)
-    manifest = read_manifest(folder)
-    bad = {fault.file for fault in faults} - {folder / MANIFEST_NAME}
-    done = [_set_aside(shard) for shard in sorted(bad)]
-    if manifest and faults:
-        new = _count_again(folder, manifest, bad)
-        write_manifest(folder, new)
-        done.append(
-            f"{folder / MANIFEST_NAME} now lists {len(new.shards)} whole shards of "
-            f"{len(manifest.shards)}, {new.num_actions} actions"
-        )
+    if not folder.is_dir():
+        find_faults(folder)  # says why there is no recording
+    with locked(folder):
+        faults = find_faults(folder)
+        manifest = read_manifest(folder)
+        bad = {fault.file for fault in faults} - {folder / MANIFEST_NAME}
+        done = [_set_aside(shard) for shard in sorted(bad)]
+        if manifest and faults:
+            new = _count_again(folder, manifest, bad)
+            write_manifest(folder, new)
+            done.append(
+                f"{folder / MANIFEST_NAME} now lists {len(new.shards)} whole shards of "
+                f"{len(manifest.shards)}, {new.num_actions} actions"
+            )
     return done
 
 

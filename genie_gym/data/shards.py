@@ -72,7 +72,9 @@ class ShardWriter:
     def __init__(self, folder: str | Path, index: int, attributes: Mapping[str, Any]) -> None:
         self.path = Path(folder) / shard_name(index)
         self._file = h5py.File(self.path.name, "w", driver="core", backing_store=False)
-        self._file.attrs.update({"format_version": FORMAT_VERSION, **_versions(), **attributes})
+        self._file.attrs.update(
+            {"format_version": FORMAT_VERSION, **package_versions(), **attributes}
+        )
         self._frames = _ChunkWriter()
         self._reward_classes: Counter[str] = Counter()
         self._num_rows = 0
@@ -213,7 +215,8 @@ def _create_dataset(file: h5py.File, key: str, values: Shaped[np.ndarray, "rows 
     )
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Return the versions that a shard states, by the names of their attributes."""
     versions = {}
     for package in ("ale-py", "genie-gym", "gymnasium"):
         try:

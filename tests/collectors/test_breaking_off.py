@@ -14,7 +14,9 @@ import pytest
 from collectors import record
 from genie_gym.data.hdf5 import Recording
 from genie_gym.data.manifest import read_manifest
+from genie_gym.data.repair import repair
 from genie_gym.data.verify import find_faults, find_notes
+from genie_gym.errors import DataError
 
 KEYS = ("frames", "actions", "rewards", "terminations", "truncations", "episode_ids")
 SETTINGS = {"seed": 3, "shard_steps": 150, "max_episode_steps": 100}
@@ -24,7 +26,10 @@ def start(folder, steps, *, num_envs=1, **more):
     """Record in another process, as the command does, with episodes short enough for a test."""
     options = {**SETTINGS, "steps": steps, "num_envs": num_envs, "progress": False, "resume": True}
     code = (
-        "import sys\nfrom collectors import record\nfrom genie_gym.errors import GenieError\n"
+        "import signal, sys\nfrom collectors import record\n"
+        "from genie_gym.errors import GenieError\n"
+        # Whoever starts the tests may have told them to ignore Ctrl-C.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "if __name__ == '__main__':\n"
         f"    try: record('Pong', {str(folder)!r}, **{options!r})\n"
         "    except KeyboardInterrupt: sys.exit(130)\n"
@@ -41,6 +46,11 @@ def wait_for_shards(folder, count, process):
     while len(list(folder.glob("shard-*.h5"))) < count and time.monotonic() < deadline:
         assert process.poll() is None, "the recording ended before it could be broken off"
         time.sleep(0.005)
+
+
+def children_of(process):
+    tasks = Path(f"/proc/{process.pid}/task").iterdir()
+    return [id for task in tasks for id in (task / "children").read_text().split()]
 
 
 def resume(folder, steps, **options):
@@ -85,12 +95,39 @@ def test_ctrl_c_closes_the_open_episode_and_exits_with_130(unbroken, tmp_path, n
     assert read_manifest(folder).shards == read_manifest(unbroken).shards
 
 
+def test_ctrl_c_while_the_workers_start_is_no_killed_worker(unbroken, tmp_path):
+    folder = tmp_path / "recording"
+    process = start(folder, 2500, num_envs=2, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    # The resource tracker and two workers; they are still importing.
+    while len(children_of(process)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in errors
+    resume(folder, 2500)
+    assert_same_recording(unbroken, folder)
+
+
+def test_a_second_recorder_is_refused_and_leaves_the_first_alone(unbroken, tmp_path):
+    folder = tmp_path / "recording"
+    process = start(folder, 2500)
+    wait_for_shards(folder, 1, process)
+    for write in (lambda: resume(folder, 2500), lambda: repair(folder)):
+        with pytest.raises(DataError, match=r"another process is writing to .*recording. Wait"):
+            write()
+    assert process.wait(timeout=60) == 0
+    assert_same_recording(unbroken, folder)
+
+
 def test_a_full_disk_is_one_line_and_leaves_all_closed_shards(unbroken, tmp_path):
     folder = tmp_path / "recording"
     process = start(folder, 2500)
     wait_for_shards(folder, 2, process)
     process.kill()  # what lies there was written when there was room
     process.wait()
+    for part in folder.glob(".*.part"):
+        part.unlink()
     num_shards = len(read_manifest(folder).shards)
     limit = max(path.stat().st_size for path in folder.iterdir()) // 2
 
@@ -115,9 +152,8 @@ def test_a_killed_worker_ends_the_recording_in_one_line(unbroken, tmp_path):
     folder = tmp_path / "recording"
     process = start(folder, 2500, num_envs=2, stderr=subprocess.PIPE, text=True)
     wait_for_shards(folder, 2, process)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    commands = {child: Path(f"/proc/{child}/cmdline").read_text() for child in children}
-    worker = next(child for child, command in commands.items() if "spawn_main" in command)
+    commands = {id: Path(f"/proc/{id}/cmdline").read_text() for id in children_of(process)}
+    worker = next(id for id, command in commands.items() if "spawn_main" in command)
     os.kill(int(worker), signal.SIGKILL)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1 and "Traceback" not in errors

@@ -12,8 +12,10 @@ from collectors.human_player import HumanPlayer
 from collectors.policies import make_policy
 from collectors.rendered_env import RenderedEnv
 from genie_gym.data.hdf5 import Recording
+from genie_gym.data.repair import repair
+from genie_gym.data.verify import find_faults
 from genie_gym.envs.real import RealEnv
-from genie_gym.errors import ConfigError, GameError
+from genie_gym.errors import ConfigError, DataError, GameError
 
 
 def down(*keys):
@@ -96,7 +98,10 @@ def test_the_pace_is_the_consoles(fingers, frame_skip):
     assert fingers.rates == [60 / frame_skip]
 
 
-@pytest.mark.parametrize("event", [down(ESCAPE), [pygame.event.Event(pygame.QUIT)]])
+QUIT = [pygame.event.Event(pygame.QUIT)]
+
+
+@pytest.mark.parametrize("event", [down(ESCAPE), QUIT, [*down(ESCAPE), *QUIT]])
 def test_escape_and_closing_the_window_end_the_episode_as_ctrl_c_does(fingers, tmp_path, event):
     fingers += [down(D), [], down(SPACE) + event]
     with pytest.raises(KeyboardInterrupt):
@@ -110,6 +115,17 @@ def test_escape_and_closing_the_window_end_the_episode_as_ctrl_c_does(fingers, t
     assert [episode.length - 1 for episode in recording.episodes] == [3, 6]
     assert recording.load().actions.tolist()[4:] == [0] * 6 + [-1]
     assert pygame.display.get_init()
+
+
+def test_a_gap_in_what_a_person_played_is_not_filled_by_other_play(fingers, tmp_path):
+    options = {"max_episode_steps": 10, "shard_steps": 10}
+    assert len(recorded(tmp_path, "Pong", steps=30, **options).shards) == 3
+    (tmp_path / "shard-00001.h5").write_bytes(b"spoilt")
+    repair(tmp_path)
+    with pytest.raises(DataError, match=r"shard-00001.h5 is not there, and a person played it"):
+        recorded(tmp_path, "Pong", steps=30, resume=True, **options)
+    assert find_faults(tmp_path) == []
+    assert [episode.episode_id for episode in Recording.open(tmp_path).episodes] == [0, 2]
 
 
 def test_a_person_takes_part_in_a_mixture(fingers, tmp_path):

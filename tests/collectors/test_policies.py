@@ -36,6 +36,16 @@ def test_the_repeat_policy_keeps_its_action_with_its_probability():
     assert np.mean(actions[1:] == actions[:-1]) == pytest.approx(0.9 + 0.1 / 6, abs=0.012)
 
 
+def test_the_probability_to_repeat_stands_in_the_name():
+    for name, prob in {"repeat:0.5": 0.5, "repeat:0": 0.0, "repeat": 0.9}.items():
+        actions = np.array(actions_of(make_policy(name, "Pong", 6), 0, num_steps=5000))
+        expected = prob + (1 - prob) / 6
+        assert np.mean(actions[1:] == actions[:-1]) == pytest.approx(expected, abs=0.025)
+    for name in ("repeat:1", "repeat:often", "repeat:-0.1", "repeat:nan"):
+        with pytest.raises(ConfigError, match=f"at least 0 and below 1, got '{name}'"):
+            make_policy(name, "Pong", 6)
+
+
 @pytest.mark.parametrize("noise", [0.1, 0.3, 0.6])
 def test_noise_comes_in_bursts_that_fill_their_share_of_the_steps(noise):
     class Silent:

@@ -150,6 +150,14 @@ def test_resuming_on_a_changed_shard_is_refused(unbroken, tmp_path):
         record("Pong", tmp_path, seed=3, resume=True, **SMALL)
 
 
+def test_resuming_with_another_emulator_is_refused(unbroken, tmp_path, monkeypatch):
+    folder = damaged_copy(unbroken, tmp_path, 3)
+    versions = {"ale_py_version": "9.9", "gymnasium_version": "9.9"}
+    monkeypatch.setattr("collectors.resuming.package_versions", lambda: versions)
+    with pytest.raises(DataError, match=r"with ale_py_version [0-9.]+, and this is 9.9: the same"):
+        record("Pong", folder, seed=3, resume=True, **SMALL)
+
+
 def damaged_copy(recording, folder, *indices):
     shutil.copytree(recording, folder, dirs_exist_ok=True)
     for index in indices:

@@ -41,7 +41,14 @@ class Grey(Counter):
 class Many(Counter):
     action_space = gym.spaces.MultiDiscrete([2, 2])
 
-for env in (Counter, Blind, Grey, Many):
+class Broken(Counter):
+    def step(self, action):
+        return np.zeros(1, np.float32), 1e39 if self.shade > 100 else 0.0, False, False, {}
+    def reset(self, *, seed=None, options=None):
+        self.shade = 101
+        return np.zeros(1, np.float32), {}
+
+for env in (Counter, Blind, Grey, Many, Broken):
     gym.register(f"Test{env.__name__}-v0", env, max_episode_steps=7)
 """
 
@@ -53,7 +60,7 @@ def module(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     yield "rendered_env_test_module"
     sys.modules.pop("rendered_env_test_module", None)
-    for env in ("Counter", "Blind", "Grey", "Many"):
+    for env in ("Counter", "Blind", "Grey", "Many", "Broken"):
         gym.registry.pop(f"Test{env}-v0", None)
 
 
@@ -181,3 +188,17 @@ def test_without_egl_the_cure_is_named(tmp_path, monkeypatch):
     with pytest.raises(GameError, match=text):
         record("gym:InvertedPendulum-v5", tmp_path / "out", steps=5)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_reward_that_is_not_finite_ends_the_recording(module, tmp_path):
+    text = r"gym:TestBroken-v0 earned a reward of 1e\+39 at step 0 of episode 0; .* finite float32"
+    for num_envs in (1, 2):
+        with pytest.raises(GameError, match=text):
+            record(
+                "gym:TestBroken-v0",
+                tmp_path / f"{num_envs}",
+                steps=20,
+                env_module=module,
+                num_envs=num_envs,
+                progress=False,
+            )
