@@ -125,7 +125,7 @@ def draw_attention(
     """Write a PNG: where one position of the predicted frame looks, a row for every layer.
 
     The first row shows attention in the frame, a tile for every layer; the others show attention
-    back in time, in frames as bright as the weight they are given.
+    back in time, in frames the brighter the more of the layer's weight they are given.
 
     Args:
         path: the file.
@@ -151,7 +151,7 @@ def draw_attention(
         for index, (frame, share) in enumerate(zip(frames, shares, strict=True)):
             age = num_frames - 1 - index
             label = f"layer {layer + 1}, {f'-{age}' if age else 'self'}: {share:.0%}"
-            tiles.append((_dimmed(frame, share), label))
+            tiles.append((_dimmed(frame, share / shares.max()), label))
         tiles += [blank] * (columns - num_frames)
 
     pictures, labels = zip(*tiles, strict=True)
@@ -171,8 +171,8 @@ def _heated(
 
 
 def _dimmed(frame: UInt8[np.ndarray, "H W C"], share: float) -> UInt8[np.ndarray, "H W C"]:
-    """Return a frame whose brightness shows a share; what is not read at all can still be seen."""
-    return (frame * (0.2 + 0.8 * share)).astype(np.uint8)
+    """Return a frame whose brightness shows a share of 1; with none it can still be seen."""
+    return (frame * (0.15 + 0.85 * share)).astype(np.uint8)
 
 
 def _outlined(

@@ -29,8 +29,8 @@ class Picture:
     """What it shows, or why there is none; stands in for the picture where it cannot be seen."""
     path: Path | None
     """PNG or mp4."""
-    poster: Path | None = None
-    """PNG with a film's last frame: what is printed of it."""
+    last_frame: UInt8[np.ndarray, "H W C"] | None = None
+    """Of a film: what is shown of it before it plays, and on paper."""
 
 
 def write_pictures(
@@ -81,21 +81,17 @@ def last_frame_mse(rollouts: Rollouts) -> Float64[np.ndarray, " N"]:
 def write_film(
     world: World, rollouts: Rollouts, index: int, name: str, folder: Path
 ) -> Picture:
-    """Write a rollout as a film of three columns, and its last frame as a picture."""
+    """Write a rollout as a film of three columns."""
     frames = film_frames(world, rollouts, index)
-    film, poster = folder / f"rollout-{name}.mp4", folder / f"rollout-{name}.png"
+    film = folder / f"rollout-{name}.mp4"
     write_video(film, frames, fps=FILM_FPS, scale=1)
-    contact_sheet(poster, frames[-1:], scale=1)
-    mse = last_frame_mse(rollouts)[index]
-    rule = "The first window drawn" if name == "first" else f"The {name} of all windows"
+    rule = "drawn" if name == "first" else f"of {len(rollouts.starts)} by its last frame"
     return Picture(
-        title=f"Rollout: {name}",
-        text=f"{rule}, after {len(frames)} imagined steps (MSE of the last frame {mse:.2g}; row "
-        f"{rollouts.starts[index]} of the recording). Left the real game with the action and its "
-        "reward, middle the world with the expected reward and the chance that the game ended, "
-        "right the difference.",
+        title=f"Rollout: the {name} {rule}",
+        text=f"{len(frames)} imagined steps from row {rollouts.starts[index]} of the recording; "
+        f"MSE of the last frame {last_frame_mse(rollouts)[index]:.2g}.",
         path=film,
-        poster=poster,
+        last_frame=frames[-1],
     )
 
 
@@ -140,9 +136,9 @@ def draw_first_step(world: World, heldout: Heldout, rollouts: Rollouts, folder: 
     return Picture(
         title="Attention",
         text=f"Where the dynamics looks from the outlined place ({reason}) while it imagines one "
-        "frame: in the frame, bright is much, and at the same place in the frames before, by "
-        "layer. Mean over the heads, first window drawn, first pass over a frame that is wholly "
-        "hidden. It shows what a layer reads, not what decides.",
+        "frame: in that frame (top row), and at the same place in the frames before it (a row for "
+        "each layer); bright is much. Mean over the heads, first window drawn, first pass over a "
+        "frame that is wholly hidden. It shows what a layer reads, not what decides.",
         path=path,
     )
 
