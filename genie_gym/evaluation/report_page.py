@@ -24,8 +24,8 @@ from genie_gym.models.world import World
 MAX_INLINE_BYTES = 5_000_000
 """Films of up to so many bytes together go into the page; others are linked beside it."""
 PACKAGES = ("genie-gym", "torch", "numpy", "ale-py")
-PROVENANCE = ("parts", "reward_classes", "provenance")
-"""What is told of a world's card, as far as it is there."""
+PROVENANCE = ("data", "config")
+"""Sections that say what the figures were measured on, and how."""
 
 
 def write_report(
@@ -33,7 +33,6 @@ def write_report(
     folder: Path,
     world: World,
     pictures: Sequence[Picture],
-    settings: Mapping[str, Any],
 ) -> Path:
     """Write `report.html`; return its path.
 
@@ -42,30 +41,24 @@ def write_report(
         folder: where the page goes.
         world: what was measured.
         pictures: what `write_pictures` wrote, into the same folder.
-        settings: world, recording, seed and whatever else fixes the figures.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.html"
     temporary = path.with_name(".report.html.part")
-    temporary.write_text(_page(report, world, pictures, settings), encoding="utf-8")
+    temporary.write_text(_page(report, world, pictures), encoding="utf-8")
     os.replace(temporary, path)
     return path
 
 
-def _page(
-    report: Mapping[str, Any],
-    world: World,
-    pictures: Sequence[Picture],
-    settings: Mapping[str, Any],
-) -> str:
+def _page(report: Mapping[str, Any], world: World, pictures: Sequence[Picture]) -> str:
     title = f"{world.config.game}: a learned world on held-out play"
     bars = report.get("bars", [])
     order = [*SECTIONS, *report]
-    keys = sorted(report.keys() - {"bars"}, key=order.index)
+    keys = sorted(report.keys() - {"bars", *PROVENANCE}, key=order.index)
     sections = [_section("bars", bars_table(bars))] if bars else []
     sections += [_section("pictures", _pictures(pictures))] if pictures else []
     sections += [_section(key, _charts(key, report[key]) + render(report[key])) for key in keys]
-    sections.append(_section("provenance", render(_provenance(world, settings))))
+    sections.append(_section("provenance", render(_provenance(report, world))))
     links = "".join(
         f'<a href="#section-{index}">{escape(name)}</a>' for index, (name, _) in enumerate(sections)
     )
@@ -146,10 +139,9 @@ def _data(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _provenance(world: World, settings: Mapping[str, Any]) -> dict[str, Any]:
-    versions = {name: version(name) for name in PACKAGES}
+def _provenance(report: Mapping[str, Any], world: World) -> dict[str, Any]:
     return {
-        "settings": dict(settings),
-        "world": {key: world.card[key] for key in PROVENANCE if key in world.card},
-        "versions": {"python": python_version(), **versions},
+        **{key: report[key] for key in PROVENANCE if key in report},
+        "world": {"game": world.config.game, **world.card.get("provenance", {})},
+        "versions": {"python": python_version()} | {name: version(name) for name in PACKAGES},
     }

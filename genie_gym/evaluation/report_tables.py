@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from genie_gym.evaluation.charts import short
-from genie_gym.evaluation.section_charts import in_words, is_figure
+from genie_gym.evaluation.section_charts import in_words, is_figure, main_of
 
 REASON = "reason"
 BAR_COLUMNS = ("figure", "value", "bar", "goal", "met")
@@ -89,8 +89,10 @@ def _flat(group: Mapping[str, Any], name: str = "") -> dict[str, Any]:
     """Return all single values of nested mappings, named by their paths."""
     flat: dict[str, Any] = {}
     for key, value in group.items():
-        path = f"{name} {in_words(key)}".strip() if key != REASON else REASON
-        if not _is_group(value):
+        path = f"{name} {in_words(key)}".strip()
+        if value is None:
+            flat[path] = {"value": None, REASON: group.get(REASON)}
+        elif not _is_group(value) and (key != REASON or None not in group.values()):
             flat[path] = value
         elif isinstance(value, Mapping):
             flat |= _flat(value, path)
@@ -111,7 +113,7 @@ def _lists(group: Mapping[str, Any], name: str = "") -> dict[str, Any]:
 
 def _are_alike(rows: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether two or more rows hold values under mostly the same names."""
-    names = [set(row) - {REASON} for row in rows]
+    names = [set(row) for row in rows]
     if len(names) < 2:
         return False
     return 2 * len(set.intersection(*names)) >= len(set.union(*names)) > 0
@@ -159,7 +161,8 @@ def _inline(value: Any, reason: Any = None) -> str:
 
 def _figure(figure: Mapping[str, Any], reason: Any) -> str:
     """Return a mean, and below it its spread, error and count as far as they are there."""
-    if figure["mean"] is None:
+    main = main_of(figure)
+    if main is None:
         return _inline(None, figure.get(REASON, reason))
     notes = []
     if figure.get("p10") is not None:
@@ -169,7 +172,7 @@ def _figure(figure: Mapping[str, Any], reason: Any) -> str:
     if figure.get("count") is not None:
         notes.append(f"of {short(figure['count'])}")
     small = f"<small>{' '.join(notes)}</small>" if notes else ""
-    return short(figure["mean"]) + small
+    return _inline(main) + small
 
 
 def _scroll(table: str) -> str:

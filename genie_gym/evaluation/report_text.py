@@ -67,11 +67,10 @@ SECTIONS = {
         "The code gain is the error with shuffled codes over that with the inferred ones: at 1, "
         "codes are ignored.",
     ),
-    "data": ("Held-out play", "What the world was judged on, and did not learn from."),
     "provenance": (
         "Provenance",
-        "What these figures were measured with. The same seed, world and recording give the same "
-        "report on the same machine.",
+        "What the world was judged on, which it did not learn from, and what it was made of. The "
+        "same world, recording and settings give the same report on the same machine.",
     ),
 }
 """Title and text by key of the report, in the order of the page; other keys follow."""

@@ -20,8 +20,9 @@ from genie_gym.evaluation.charts import (
     reliability_chart,
 )
 
-FIGURE_KEYS = {"mean", "p10", "p90", "stderr", "count", "reason"}
-"""What may stand beside a mean and still be one figure."""
+FIGURE_NAMES = ("mean", "value")
+NOTES = {"p10", "p90", "stderr", "count", "reason"}
+"""What may stand beside a mean or a value and still be one figure."""
 SPELLED = {"psnr": "PSNR", "ssim": "SSIM", "mse": "MSE", "fvd": "FVD", "fid": "FID", "f1": "F1"}
 SPELLED |= {"1px": "1 px", "2px": "2 px", "lam": "LAM", "gib": "GiB", "per_100": "per 100"}
 CATEGORIES = {"by_code", "by_action", "by_class"}
@@ -40,14 +41,19 @@ def in_words(key: object) -> str:
 
 
 def is_figure(value: Any) -> bool:
-    """Return whether a mapping is one figure: a mean with its spread or error."""
-    return isinstance(value, Mapping) and "mean" in value and value.keys() <= FIGURE_KEYS
+    """Return whether a mapping is one figure: a mean or value, with its spread or error."""
+    return isinstance(value, Mapping) and len(value.keys() - NOTES) == 1 and main_of(value) != ()
+
+
+def main_of(figure: Mapping[str, Any]) -> Any:
+    """Return a figure's mean or value; an empty tuple where it has none."""
+    return next((figure[name] for name in FIGURE_NAMES if name in figure), ())
 
 
 def number_of(value: Any) -> float | None:
     """Return a number, or a figure's mean; None for anything else."""
     if is_figure(value):
-        value = value["mean"]
+        value = main_of(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
@@ -67,19 +73,25 @@ def by_number(value: Any) -> Series | None:
     return dict(sorted(numbers.items())) if all(map(math.isfinite, numbers)) else None
 
 
-def find_charts(value: Any, key: str = "") -> Iterator[str]:
-    """Yield the charts of a section, as SVG."""
+def find_charts(value: Any, key: str, above: str = "") -> Iterator[str]:
+    """Yield the charts of a section, as SVG.
+
+    Args:
+        value: the section, or a part of it.
+        key: its name.
+        above: name of what holds it.
+    """
     if key not in CATEGORIES and (series := by_number(value)):
         x_name = "imagined steps" if key == "by_step" else in_words(key)
         yield from _series_charts(series, "" if key == "by_step" else in_words(key), x_name)
     elif isinstance(value, Mapping):
         for name, one in value.items():
-            yield from find_charts(one, str(name))
+            yield from find_charts(one, str(name), in_words(key))
     elif isinstance(value, list) and key == "usage" and _points_of_usage(value):
         labels = [str(index) for index in range(len(value))]
         yield bar_chart("usage of each code", labels, value, "code")
     elif isinstance(value, list) and (points := _reliability(value)):
-        yield reliability_chart(in_words(key), points)
+        yield reliability_chart(_titled(above, key), points)
 
 
 def _series_charts(series: Series, title: str, x_name: str) -> Iterator[str]:
@@ -115,7 +127,7 @@ def _series_charts(series: Series, title: str, x_name: str) -> Iterator[str]:
         if isinstance(last, Mapping) and not is_figure(last) and len(column) > 1:
             yield from _series_charts(column, _titled(title, name), x_name)
         elif isinstance(last, list):
-            yield from find_charts(last, f"{name} after {max(column):g} steps")
+            yield from find_charts(last, f"{name}, {x_name} {max(column):g}", title)
 
 
 def _line(name: str, column: Series) -> Line:
@@ -124,7 +136,7 @@ def _line(name: str, column: Series) -> Line:
     band = [
         (x, float(value["p10"]), float(value["p90"]))
         for x, value in column.items()
-        if is_figure(value) and value.get("p10") is not None
+        if is_figure(value) and value.get("p10") is not None and value.get("p90") is not None
     ]
     return Line(name, points, band if len(band) > 1 else ())
 
