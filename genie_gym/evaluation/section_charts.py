@@ -42,12 +42,12 @@ def in_words(key: object) -> str:
 
 def is_figure(value: Any) -> bool:
     """Return whether a mapping is one figure: a mean or value, with its spread or error."""
-    return isinstance(value, Mapping) and len(value.keys() - NOTES) == 1 and main_of(value) != ()
+    return isinstance(value, Mapping) and any(value.keys() - NOTES == {x} for x in FIGURE_NAMES)
 
 
 def main_of(figure: Mapping[str, Any]) -> Any:
-    """Return a figure's mean or value; an empty tuple where it has none."""
-    return next((figure[name] for name in FIGURE_NAMES if name in figure), ())
+    """Return a figure's mean or value."""
+    return figure["mean"] if "mean" in figure else figure["value"]
 
 
 def number_of(value: Any) -> float | None:
