@@ -65,7 +65,9 @@ def attention_maps(world: World, state: WorldState, actions: Int[Tensor, "1"]) -
     spatial = [weights[0].mean(0)[-count:, -count:].cpu().numpy() for weights in seen["spatial"]]
     temporal = [weights.mean(1)[-count:, 0, order].cpu().numpy() for weights in seen["temporal"]]
     # Networks without attention inside the frame have maps of no layers.
-    return AttentionMaps(np.array(spatial, np.float32).reshape(-1, count, count), np.array(temporal))
+    return AttentionMaps(
+        np.array(spatial, np.float32).reshape(-1, count, count), np.array(temporal)
+    )
 
 
 @contextmanager

@@ -101,9 +101,7 @@ def short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _line_figure(
-    title: str, frame: str, lines: Sequence[Line], x_axis: Axis, y_axis: Axis
-) -> str:
+def _line_figure(title: str, frame: str, lines: Sequence[Line], x_axis: Axis, y_axis: Axis) -> str:
     body = [frame, *(_curve(line, k, x_axis, y_axis) for k, line in enumerate(lines))]
     if len(lines) > 1:
         body += [_legend(line.name, k) for k, line in enumerate(lines)]
@@ -153,9 +151,7 @@ def _round_values(axis: Axis) -> list[float]:
     return [k * step for k in range(first, math.floor(axis.high / step + 1e-9) + 1)]
 
 
-def _frame(
-    x_axis: Axis, y_axis: Axis, x_ticks: Sequence[tuple[float, str]], x_name: str
-) -> str:
+def _frame(x_axis: Axis, y_axis: Axis, x_ticks: Sequence[tuple[float, str]], x_name: str) -> str:
     floor, parts = HEIGHT - BOTTOM, []
     for value in _round_values(y_axis):
         y = y_axis(value)

@@ -78,9 +78,7 @@ def last_frame_mse(rollouts: Rollouts) -> Float64[np.ndarray, " N"]:
     return np.asarray(np.square(difference).mean(axis=(1, 2, 3)))
 
 
-def write_film(
-    world: World, rollouts: Rollouts, index: int, name: str, folder: Path
-) -> Picture:
+def write_film(world: World, rollouts: Rollouts, index: int, name: str, folder: Path) -> Picture:
     """Write a rollout as a film of three columns."""
     frames = film_frames(world, rollouts, index)
     film = folder / f"rollout-{name}.mp4"

@@ -12,6 +12,12 @@ from genie_gym.evaluation.section_charts import in_words, is_figure, main_of
 
 REASON = "reason"
 BAR_COLUMNS = ("figure", "value", "bar", "goal", "met")
+VERDICTS = {
+    True: ("yes", "bar met"),
+    False: ("no", "bar not met"),
+    None: ("none", "not measured"),
+}
+"""Class and words of every answer to whether a bar is met."""
 LAST_HEADING = 6
 
 
@@ -29,10 +35,7 @@ def _bar_row(bar: Mapping[str, Any]) -> str:
         f'<td data-name="{name}">{_inline(bar.get(name), bar.get(REASON))}</td>'
         for name in ("value", "bar", "goal")
     )
-    met = bar.get("met")
-    kind, words = {True: ("yes", "bar met"), False: ("no", "bar not met")}.get(
-        met, ("none", "not measured")
-    )
+    kind, words = VERDICTS[bar.get("met")]
     figure = escape(str(bar.get("figure", "")))
     verdict = f'<td class="verdict"><span class="{kind}">{words}</span></td>'
     return f'<th scope="row">{figure}</th>{cells}{verdict}'
@@ -58,10 +61,13 @@ def _mapping(group: Mapping[str, Any], level: int, corner: str) -> str:
     if set(group) == {REASON}:
         return f"<p>{_inline(None, group[REASON])}</p>"
     single = {key: value for key, value in group.items() if not _is_group(value)}
-    flat = {key: _flat(value) for key, value in group.items() if isinstance(value, Mapping)}
-    flat = {key: row for key, row in flat.items() if key not in single and row}
-    if not _are_alike(list(flat.values())):
-        flat = {}
+    flat = _alike(
+        {
+            key: _flat(value)
+            for key, value in group.items()
+            if isinstance(value, Mapping) and key not in single
+        }
+    )
     parts = []
     has_none = any(value is None for value in single.values())
     if rows := [key for key in single if key != REASON or not has_none]:
@@ -111,12 +117,17 @@ def _lists(group: Mapping[str, Any], name: str = "") -> dict[str, Any]:
     return found
 
 
-def _are_alike(rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether two or more rows hold values under mostly the same names."""
-    names = [set(row) for row in rows]
-    if len(names) < 2:
-        return False
-    return 2 * len(set.intersection(*names)) >= len(set.union(*names)) > 0
+def _alike(rows: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+    """Return the first two or more rows that hold values under mostly the same names, if any."""
+    for one in rows.values():
+        alike = {
+            key: row
+            for key, row in rows.items()
+            if 2 * len(one.keys() & row.keys()) >= len(one.keys() | row.keys()) > 0
+        }
+        if len(alike) > 1:
+            return alike
+    return {}
 
 
 def _table(rows: Mapping[Any, Mapping[str, Any]], corner: str) -> str:
@@ -124,7 +135,10 @@ def _table(rows: Mapping[Any, Mapping[str, Any]], corner: str) -> str:
     names = list(dict.fromkeys(name for row in rows.values() for name in row if name != REASON))
     head = "".join(f'<th scope="col">{escape(in_words(name))}</th>' for name in names)
     body = "".join(
-        _row(key, [_cell(row[name], row.get(REASON)) if name in row else "<td></td>" for name in names])
+        _row(
+            key,
+            [_cell(row[name], row.get(REASON)) if name in row else "<td></td>" for name in names],
+        )
         for key, row in rows.items()
     )
     table = f"<table><thead><tr><th>{corner}</th>{head}</tr></thead><tbody>{body}</tbody></table>"

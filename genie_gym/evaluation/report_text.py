@@ -98,8 +98,8 @@ nav a { padding: .15rem .65rem; border: 1px solid var(--line); border-radius: 1r
 nav a:hover, nav a:focus { background: var(--tint); }
 .scroll { overflow-x: auto; margin: .5rem 0 1rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .3rem .7rem; white-space: nowrap; border-bottom: 1px solid var(--line);
-  vertical-align: top; }
+th, td { text-align: right; padding: .3rem .7rem; border-bottom: 1px solid var(--line);
+  vertical-align: top; white-space: nowrap; }
 th { font-weight: 600; }
 thead th { background: var(--tint); vertical-align: bottom; }
 thead th { white-space: normal; }

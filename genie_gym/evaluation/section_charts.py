@@ -1,4 +1,4 @@
-"""Finds what can be drawn in a section of a report: by its shape, so that new figures are drawn too.
+"""Finds what can be drawn in a section of a report, by its shape: so new figures are drawn too.
 
 - A mapping whose keys are numbers is a curve over them, or a chart for each thing that its values
   hold: `by_step`, a label curve, seconds against batch size.
@@ -105,7 +105,9 @@ def _series_charts(series: Series, title: str, x_name: str) -> Iterator[str]:
         for name, value in (group if isinstance(group, Mapping) else {}).items():
             columns.setdefault(str(name), {})[x] = value
     lines = {name: _line(in_words(name), column) for name, column in columns.items()}
-    drawn = {name: line for name, line in lines.items() if line.points and not _counts(columns[name])}
+    drawn = {
+        name: line for name, line in lines.items() if line.points and not _counts(columns[name])
+    }
     single: dict[bool, list[Line]] = {True: [], False: []}
     for name, line in drawn.items():
         if name.startswith("copy_") and name.removeprefix("copy_") in drawn:

@@ -77,7 +77,7 @@ def attention_weights(
     For looking at, not for computing with: it stores T * K numbers a head. The tests hold the
     fused kernel to it.
     """
-    logits = query.float() @ key.float().mT / query.shape[-1] ** 0.5
+    logits: Tensor = query.float() @ key.float().mT / query.shape[-1] ** 0.5
     if mask is not None:
         logits = logits.masked_fill(~mask, -torch.inf)
     return logits.softmax(-1)
