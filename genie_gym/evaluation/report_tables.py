@@ -12,7 +12,7 @@ from genie_gym.evaluation.section_charts import in_words, is_figure, main_of
 
 REASON = "reason"
 BAR_COLUMNS = ("figure", "value", "bar", "goal", "met")
-VERDICTS = {
+VERDICTS: dict[Any, tuple[str, str]] = {
     True: ("yes", "bar met"),
     False: ("no", "bar not met"),
     None: ("none", "not measured"),
@@ -35,7 +35,8 @@ def _bar_row(bar: Mapping[str, Any]) -> str:
         f'<td data-name="{name}">{_inline(bar.get(name), bar.get(REASON))}</td>'
         for name in ("value", "bar", "goal")
     )
-    kind, words = VERDICTS[bar.get("met")]
+    met = bar.get("met")
+    kind, words = VERDICTS.get(met, ("none", escape(str(met))))
     figure = escape(str(bar.get("figure", "")))
     verdict = f'<td class="verdict"><span class="{kind}">{words}</span></td>'
     return f'<th scope="row">{figure}</th>{cells}{verdict}'
