@@ -153,7 +153,7 @@ def draw_attention(
         for index, (frame, share) in enumerate(zip(frames, shares, strict=True)):
             age = num_frames - 1 - index
             label = f"layer {layer + 1}, {f'-{age}' if age else 'self'}: {share:.0%}"
-            tiles.append((_dimmed(frame, share / shares.max()), label))
+            tiles.append((_dimmed(frame, float(share / shares.max())), label))
         tiles += [blank] * (columns - num_frames)
 
     pictures, labels = zip(*tiles, strict=True)

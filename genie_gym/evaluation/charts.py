@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-WIDTH, HEIGHT = 340, 230
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 58
+WIDTH, HEIGHT = 340.0, 230.0
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 12.0, 58.0
 """Margins; the lower one holds the ticks, the axis' name and the legend."""
 MAX_LINES = 4
 """Lines that the style sheet can tell apart."""
@@ -74,11 +74,11 @@ def bar_chart(title: str, labels: Sequence[str], values: Sequence[float], x_name
     x_axis = Axis(-0.5, len(values) - 0.5, LEFT, WIDTH - RIGHT)
     y_axis = _y_axis([0.0, *values])
     every = math.ceil(len(values) / 12)
-    ticks = [(k, label) for k, label in enumerate(labels) if k % every == 0]
+    ticks = [(float(k), label) for k, label in enumerate(labels) if k % every == 0]
     body = [_frame(x_axis, y_axis, ticks, x_name)]
     for index, value in enumerate(values):
         left, right = x_axis(index - 0.4), x_axis(index + 0.4)
-        top, bottom = sorted((y_axis(value), y_axis(0)))
+        top, bottom = sorted((y_axis(value), y_axis(0.0)))
         body.append(
             f'<rect class="bar" x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" '
             f'height="{bottom - top:.1f}"/>'
@@ -87,7 +87,7 @@ def bar_chart(title: str, labels: Sequence[str], values: Sequence[float], x_name
     return _figure(title, ", ".join(f"{label}: {short(value)}" for label, value in pairs), body)
 
 
-def short(value: float) -> str:
+def short(value: float | int) -> str:
     """Return a number for people: three or four digits, no needless zeros.
 
     Example:
@@ -201,6 +201,6 @@ def _figure(title: str, said: str, body: Sequence[str]) -> str:
     label = escape(f"{title}. {said}", quote=True)
     return (
         f'<figure class="chart"><figcaption>{escape(title)}</figcaption>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
+        f'<svg viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{label}">'
         f"{''.join(body)}</svg></figure>"
     )

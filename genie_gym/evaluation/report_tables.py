@@ -10,6 +10,8 @@ from typing import Any
 from genie_gym.evaluation.charts import short
 from genie_gym.evaluation.section_charts import in_words, is_figure, main_of
 
+Group = Mapping[Any, Any]
+"""Part of a report; its keys are text, or numbers of steps."""
 REASON = "reason"
 BAR_COLUMNS = ("figure", "value", "bar", "goal", "met")
 VERDICTS: dict[Any, tuple[str, str]] = {
@@ -21,7 +23,7 @@ VERDICTS: dict[Any, tuple[str, str]] = {
 LAST_HEADING = 6
 
 
-def bars_table(bars: Sequence[Mapping[str, Any]]) -> str:
+def bars_table(bars: Sequence[Group]) -> str:
     """Return the figures that a world is judged by, each with a verdict in words."""
     head = "".join(f"<th>{name}</th>" for name in BAR_COLUMNS)
     rows = "".join(f"<tr>{_bar_row(bar)}</tr>" for bar in bars)
@@ -30,7 +32,7 @@ def bars_table(bars: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _bar_row(bar: Mapping[str, Any]) -> str:
+def _bar_row(bar: Group) -> str:
     cells = "".join(
         f'<td data-name="{name}">{_inline(bar.get(name), bar.get(REASON))}</td>'
         for name in ("value", "bar", "goal")
@@ -57,7 +59,7 @@ def render(value: Any, level: int = 3, corner: str = "") -> str:
     return f"<p>{_inline(value)}</p>"
 
 
-def _mapping(group: Mapping[str, Any], level: int, corner: str) -> str:
+def _mapping(group: Group, level: int, corner: str) -> str:
     """Return a table of what is one value, one of what is alike, and a part for the rest."""
     if set(group) == {REASON}:
         return f"<p>{_inline(None, group[REASON])}</p>"
@@ -92,7 +94,7 @@ def _is_group(value: Any) -> bool:
     return isinstance(value, Mapping) and not is_figure(value)
 
 
-def _flat(group: Mapping[str, Any], name: str = "") -> dict[str, Any]:
+def _flat(group: Group, name: str = "") -> dict[str, Any]:
     """Return all single values of nested mappings, named by their paths."""
     flat: dict[str, Any] = {}
     for key, value in group.items():
@@ -106,7 +108,7 @@ def _flat(group: Mapping[str, Any], name: str = "") -> dict[str, Any]:
     return flat
 
 
-def _lists(group: Mapping[str, Any], name: str = "") -> dict[str, Any]:
+def _lists(group: Group, name: str = "") -> dict[str, Any]:
     """Return all tables of nested mappings, named by their paths: what `_flat` leaves out."""
     found: dict[str, Any] = {}
     for key, value in group.items():
@@ -118,7 +120,7 @@ def _lists(group: Mapping[str, Any], name: str = "") -> dict[str, Any]:
     return found
 
 
-def _alike(rows: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+def _alike(rows: Mapping[Any, Group]) -> Mapping[Any, Group]:
     """Return the first two or more rows that hold values under mostly the same names, if any."""
     for one in rows.values():
         alike = {
@@ -131,7 +133,7 @@ def _alike(rows: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, A
     return {}
 
 
-def _table(rows: Mapping[Any, Mapping[str, Any]], corner: str) -> str:
+def _table(rows: Mapping[Any, Group], corner: str) -> str:
     """Return a row for every mapping and a column for every name in them."""
     names = list(dict.fromkeys(name for row in rows.values() for name in row if name != REASON))
     head = "".join(f'<th scope="col">{escape(in_words(name))}</th>' for name in names)
@@ -174,7 +176,7 @@ def _inline(value: Any, reason: Any = None) -> str:
     return escape(str(value))
 
 
-def _figure(figure: Mapping[str, Any], reason: Any) -> str:
+def _figure(figure: Group, reason: Any) -> str:
     """Return a mean, and below it its spread, error and count as far as they are there."""
     main = main_of(figure)
     if main is None:

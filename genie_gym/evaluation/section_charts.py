@@ -87,9 +87,10 @@ def find_charts(value: Any, key: str, above: str = "") -> Iterator[str]:
     elif isinstance(value, Mapping):
         for name, one in value.items():
             yield from find_charts(one, str(name), in_words(key))
-    elif isinstance(value, list) and key == "usage" and _points_of_usage(value):
+    elif isinstance(value, list) and key == "usage":
+        shares = [number_of(one) or 0.0 for one in value]
         labels = [str(index) for index in range(len(value))]
-        yield bar_chart("usage of each code", labels, value, "code")
+        yield bar_chart("usage of each code", labels, shares, "code")
     elif isinstance(value, list) and (points := _reliability(value)):
         yield reliability_chart(_titled(above, key), points)
 
@@ -150,10 +151,6 @@ def _counts(column: Series) -> bool:
 
 def _titled(title: str, name: str) -> str:
     return f"{title}: {in_words(name)}" if title else in_words(name)
-
-
-def _points_of_usage(values: Sequence[Any]) -> bool:
-    return len(values) > 1 and all(number_of(value) is not None for value in values)
 
 
 def _reliability(rows: Sequence[Any]) -> list[Point]:
