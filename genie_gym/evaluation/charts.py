@@ -14,7 +14,9 @@ LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 12.0, 58.0
 """Margins; the lower one holds the ticks, the axis' name and the legend."""
 MAX_LINES = 4
 """Lines that the style sheet can tell apart."""
-LEGEND_COLUMNS = 2
+LEGEND_ROW = 14
+LONG_NAME = 20
+"""Letters of a name with which two do not fit side by side into the legend."""
 Point = tuple[float, float]
 
 
@@ -64,7 +66,7 @@ def reliability_chart(title: str, points: Sequence[Point]) -> str:
     low, high = min(0.0, *ends), max(ends)
     x_axis, y_axis = Axis(low, high, LEFT, WIDTH - RIGHT), Axis(low, high, HEIGHT - BOTTOM, TOP)
     ticks = [(value, f"{value:.4g}") for value in _round_values(x_axis)]
-    frame = _frame(x_axis, y_axis, ticks, "predicted")
+    frame = _frame(x_axis, y_axis, ticks, "told")
     lines = [Line("observed", sorted(points)), Line("if calibrated", [(low, low), (high, high)])]
     return _line_figure(title, frame, lines, x_axis, y_axis)
 
@@ -103,14 +105,17 @@ def short(value: float | int) -> str:
 
 def _line_figure(title: str, frame: str, lines: Sequence[Line], x_axis: Axis, y_axis: Axis) -> str:
     body = [frame, *(_curve(line, k, x_axis, y_axis) for k, line in enumerate(lines))]
+    height = HEIGHT
     if len(lines) > 1:
-        body += [_legend(line.name, k) for k, line in enumerate(lines)]
+        columns = 1 if max(len(line.name) for line in lines) > LONG_NAME else 2
+        body += [_legend(line.name, k, columns) for k, line in enumerate(lines)]
+        height += LEGEND_ROW * (math.ceil(len(lines) / columns) - 1)
     said = "; ".join(
         f"{line.name}: {short(line.points[0][1])} at {short(line.points[0][0])}, "
         f"{short(line.points[-1][1])} at {short(line.points[-1][0])}"
         for line in lines
     )
-    return _figure(title, said, body)
+    return _figure(title, said, body, height)
 
 
 def _x_axis(xs: Sequence[float]) -> Axis:
@@ -185,10 +190,10 @@ def _mark(x: float, y: float, index: int) -> str:
     return f'<path class="mark s{index}" {place} d="{shapes[index]}"/>'
 
 
-def _legend(name: str, index: int) -> str:
-    row, column = divmod(index, LEGEND_COLUMNS)
-    x = LEFT - 30 + column * (WIDTH - LEFT + 20) / LEGEND_COLUMNS
-    y = HEIGHT - 19 + 14 * row
+def _legend(name: str, index: int, columns: int) -> str:
+    row, column = divmod(index, columns)
+    x = LEFT - 30 + column * (WIDTH - LEFT + 20) / columns
+    y = HEIGHT - 19 + LEGEND_ROW * row
     line = f'<path class="line s{index}" d="M{x:.1f} {y:.1f}h22"/>'
     return line + _mark(x + 11, y, index) + _text(x + 27, y + 3.5, name, "start")
 
@@ -197,10 +202,10 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _figure(title: str, said: str, body: Sequence[str]) -> str:
+def _figure(title: str, said: str, body: Sequence[str], height: float = HEIGHT) -> str:
     label = escape(f"{title}. {said}", quote=True)
     return (
         f'<figure class="chart"><figcaption>{escape(title)}</figcaption>'
-        f'<svg viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{label}">'
+        f'<svg viewBox="0 0 {WIDTH:g} {height:g}" role="img" aria-label="{label}">'
         f"{''.join(body)}</svg></figure>"
     )

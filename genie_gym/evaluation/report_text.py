@@ -145,7 +145,8 @@ footer { padding-bottom: 3rem; font-size: .9rem; }
 @media print {
   body { font-size: 10pt; } nav, video { display: none; } .onpaper { display: block; }
   header, main, footer { max-width: none; padding: 0; }
-  .scroll { overflow: visible; } table { font-size: 8pt; } th, td { padding: .15rem .35rem; }
+  .scroll { overflow: visible; } table { font-size: 7pt; }
+  th, td { padding: .1rem .25rem; white-space: normal; } td .none { min-width: 0; }
   .charts { grid-template-columns: repeat(3, 1fr); } h2, h3 { break-after: avoid; }
   tr { break-inside: avoid; }
 }

@@ -3,7 +3,7 @@
 - A mapping whose keys are numbers is a curve over them, or a chart for each thing that its values
   hold: `by_step`, a label curve, seconds against batch size.
 - `copy_NAME` is drawn into the chart of `NAME`, and `p10`, `p90` are the band around its `mean`.
-- A list of `{"predicted", "observed"}` is a reliability diagram; a list `usage` is a chart of bars.
+- A list of bins, `{"told", "observed"}`, is a reliability diagram; a list `usage` a chart of bars.
 """
 
 import math
@@ -109,21 +109,21 @@ def _series_charts(series: Series, title: str, x_name: str) -> Iterator[str]:
     drawn = {
         name: line for name, line in lines.items() if line.points and not _counts(columns[name])
     }
-    single: dict[bool, list[Line]] = {True: [], False: []}
+    single: dict[str, list[Line]] = {}
     for name, line in drawn.items():
         if name.startswith("copy_") and name.removeprefix("copy_") in drawn:
             continue
         copy = drawn.get(f"copy_{name}")
         if copy or line.band:
             copying = [replace(copy, name="copying")] if copy else []
-            yield line_chart(_titled(title, name), [line, *copying], x_name)
+            world = [replace(line, name="the world")] if copy else [line]
+            yield line_chart(_titled(title, name), [*world, *copying], x_name)
         else:
-            single[all(0 <= y <= 1 for _, y in line.points)].append(line)
-    for is_share, rest in single.items():
+            single.setdefault(_kind(name, line), []).append(line)
+    for kind, rest in single.items():
         for first in range(0, len(rest), MAX_LINES):
             some = rest[first : first + MAX_LINES]
-            several = "shares" if is_share else "other figures"
-            name = some[0].name if len(some) == 1 else several
+            name = some[0].name if len(some) == 1 else kind
             yield line_chart(_titled(title, name), some, x_name)
     for name, column in columns.items():
         last = next(reversed(column.values()))
@@ -144,6 +144,13 @@ def _line(name: str, column: Series) -> Line:
     return Line(name, points, band if len(band) > 1 else ())
 
 
+def _kind(name: str, line: Line) -> str:
+    """Return what a figure is, for those of a kind to share a chart."""
+    if name.endswith("error"):
+        return "errors"
+    return "shares" if all(0 <= y <= 1 for _, y in line.points) else "other figures"
+
+
 def _counts(column: Series) -> bool:
     """Return whether these are numbers of things measured: they say how sure a figure is."""
     return all(isinstance(value, int | None) for value in column.values())
@@ -154,11 +161,11 @@ def _titled(title: str, name: str) -> str:
 
 
 def _reliability(rows: Sequence[Any]) -> list[Point]:
-    """Return (said, came true) of every bin that holds anything."""
+    """Return what was told and what was observed of every bin that holds anything."""
     points = []
     for row in rows:
-        if isinstance(row, Mapping) and {"predicted", "observed"} <= row.keys():
-            said, came = number_of(row["predicted"]), number_of(row["observed"])
-            if said is not None and came is not None:
-                points.append((said, came))
+        if isinstance(row, Mapping) and {"told", "observed"} <= row.keys():
+            told, observed = number_of(row["told"]), number_of(row["observed"])
+            if told is not None and observed is not None:
+                points.append((told, observed))
     return points if len(points) > 1 else []

@@ -179,12 +179,12 @@ def test_copying_and_the_band_are_drawn_into_the_chart_of_the_figure():
     [chart] = find_charts(REPORT["prediction"], "prediction")
     assert titles(REPORT["prediction"]) == ["PSNR"]
     assert chart.count('class="band') == 2 and chart.count('class="mark') == 2 * 3 + 2
-    assert "PSNR: 39 at 1, -60 at 100; copying: 30 at 1, 30 at 100" in chart
+    assert "the world: 39 at 1, -60 at 100; copying: 30 at 1, 30 at 100" in chart
 
 
 def test_shares_of_every_step_share_a_chart_and_counts_have_none():
-    steps = {k: {"lost": 0.1, "doubled": 0.2, "error": 3.5, "scored": 5} for k in ("1", "2")}
-    assert titles({"by_step": steps}) == ["shares", "error"]
+    row = {"lost": 0.1, "x_error": 3.5, "y_error": 0.5, "doubled": 0.2, "speed": 7.5, "scored": 5}
+    assert titles({"by_step": {"1": row, "2": row}}) == ["shares", "errors", "speed"]
 
 
 def test_figures_of_kinds_are_drawn_by_kind():
@@ -193,7 +193,7 @@ def test_figures_of_kinds_are_drawn_by_kind():
 
 
 def test_a_label_curve_a_usage_and_a_reliability_are_found_by_shape():
-    bins = [{"predicted": 0.1, "observed": 0.2}, {"predicted": 0.9, "observed": 0.7}]
+    bins = [{"told": 0.1, "observed": 0.2}, {"told": 0.9, "observed": 0.7}]
     section = {
         "labels_needed": {10: {"value": 0.5, "stderr": 0.1, "count": 20}, 100: {"value": 0.75}},
         "usage": [0.5, 0.25, 0.25],
