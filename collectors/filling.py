@@ -10,7 +10,8 @@ from collectors.quota import Tally
 from collectors.settings import RecordingSettings
 from collectors.workers import Workers, play_episodes
 from genie_gym.data.hdf5 import Recording
-from genie_gym.data.shards import EpisodeRows, Manifest, ShardEntry, ShardWriter, write_manifest
+from genie_gym.data.manifest import Manifest, ShardEntry, write_manifest
+from genie_gym.data.shards import EpisodeRows, ShardWriter
 from genie_gym.errors import DataError
 
 

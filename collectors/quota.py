@@ -3,8 +3,9 @@
 from dataclasses import asdict, dataclass
 
 from collectors.settings import RecordingSettings
+from genie_gym.data.manifest import Manifest
 from genie_gym.data.reward_classes import count_signs, is_enough, reward_classes
-from genie_gym.data.shards import EpisodeRows, Manifest
+from genie_gym.data.shards import EpisodeRows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

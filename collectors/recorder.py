@@ -3,6 +3,8 @@
 import json
 import re
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,10 +17,10 @@ from collectors.filling import ShardFiller
 from collectors.interrupt import deferred_interrupt
 from collectors.policies import models_sha256
 from collectors.quota import Tally
-from collectors.settings import GYM_PREFIX, RecordingSettings, check_num_envs, make_settings
-from collectors.workers import WorkerProcesses
+from collectors.settings import GYM_PREFIX, RecordingSettings, check_workers, make_settings
+from collectors.workers import WorkerProcesses, Workers
 from genie_gym.data.hdf5 import Recording
-from genie_gym.data.shards import (
+from genie_gym.data.manifest import (
     MANIFEST_NAME,
     Manifest,
     file_sha256,
@@ -64,6 +66,7 @@ def record(
     max_pool: bool | None = None,
     max_episode_steps: int | None = 27_000,
     num_envs: int = 1,
+    backend: str = "processes",
     shard_steps: int = 10_000,
     min_events: int | None = None,
     env_module: str | None = None,
@@ -72,9 +75,10 @@ def record(
 ) -> RecordingSummary:
     """Record real play into a folder of HDF5 shards.
 
-    Episode k depends only on the seed, k, and the settings, never on `num_envs` or on how often the
-    recording was broken and resumed. A kill loses at most the open shard. Ctrl-C closes the open
-    episode as truncated and the shard with it; resuming records that shard again, whole.
+    Episode k depends only on the seed, k, and the settings, never on `num_envs` or `backend` or on
+    how often the recording was broken and resumed. A kill loses at most the open shard. Ctrl-C
+    closes the open episode as truncated and the shard with it; resuming records that shard again,
+    whole.
 
     Args:
         game: name or id of an ALE game ("Pong", "ALE/Pong-v5"), or "gym:" and the id of any other
@@ -96,6 +100,8 @@ def record(
         num_envs: episodes played at once, on as many processes, but no more than there are cores.
             Each process holds one episode in memory. Above 1, a script must hold its calls under
             `if __name__ == "__main__":`, as for any spawned process.
+        backend: whose processes those are: "processes" of this machine, or "ray", those of the Ray
+            cluster that runs at the environment variable RAY_ADDRESS, or else on this machine.
         shard_steps: actions after which a shard is closed, at the next end of an episode.
         min_events: stop before `steps`, at the first end of an episode with so many positive and
             so many negative rewards in the recording.
@@ -107,7 +113,8 @@ def record(
     Raises:
         GameError: the game is unknown or cannot be recorded, or the policy does not play it.
         ConfigError: a number is out of its range, the policy is unknown, or an option is set that
-            the environment does not have.
+            the environment does not have; there is no Ray cluster.
+        MissingExtraError: `backend` is "ray", and Ray is not installed.
         DataError: `out` holds a recording and `resume` is off, or one with other settings or of
             another model behind the same name; the disk is full; a worker process was killed.
         KeyboardInterrupt: Ctrl-C, once the open shard is closed; a second one leaves it open.
@@ -133,30 +140,45 @@ def record(
     _check_counts(steps=steps, num_envs=num_envs, shard_steps=shard_steps)
     if min_events is not None:
         _check_counts(min_events=min_events)
-    check_num_envs(settings, num_envs)
+    check_workers(settings, num_envs, backend)
     attributes = _shard_attributes(settings)
 
     folder = Path(out)
-    manifest = _open_manifest(folder, settings, resume=resume)
-    make_workers = partial(WorkerProcesses, settings, num_envs) if num_envs > 1 else None
-    num_old_actions = manifest.num_actions
-    start_time = time.monotonic()
-    with (
-        tqdm(total=steps, initial=num_old_actions, unit="step", disable=not progress) as bar,
-        deferred_interrupt() as is_interrupted,
-    ):
-        filler = ShardFiller(
-            folder,
-            settings,
-            attributes,
-            make_workers=make_workers,
-            should_stop=is_interrupted.is_set,
-            on_steps=bar.update,
-        )
-        manifest = filler.fill(manifest)
+    # Before the folder is made: without its cluster a recording does not begin.
+    with _backend(backend, settings, num_envs) as make_workers:
+        manifest = _open_manifest(folder, settings, resume=resume)
+        num_old_actions = manifest.num_actions
+        start_time = time.monotonic()
+        with (
+            tqdm(total=steps, initial=num_old_actions, unit="step", disable=not progress) as bar,
+            deferred_interrupt() as is_interrupted,
+        ):
+            filler = ShardFiller(
+                folder,
+                settings,
+                attributes,
+                make_workers=make_workers,
+                should_stop=is_interrupted.is_set,
+                on_steps=bar.update,
+            )
+            manifest = filler.fill(manifest)
     if is_interrupted.is_set():
         raise KeyboardInterrupt
     return _summarize(folder, manifest, settings, num_old_actions, time.monotonic() - start_time)
+
+
+@contextmanager
+def _backend(
+    name: str, settings: RecordingSettings, num_envs: int
+) -> Iterator[Callable[[], Workers] | None]:
+    """Yield what starts the workers; None where this process plays alone."""
+    if name == "ray":
+        from collectors.ray_workers import RayWorkers, ray_cluster  # needs the extra
+
+        with ray_cluster():
+            yield partial(RayWorkers, settings, num_envs)
+    else:
+        yield partial(WorkerProcesses, settings, num_envs) if num_envs > 1 else None
 
 
 def _open_manifest(folder: Path, settings: RecordingSettings, *, resume: bool) -> Manifest:

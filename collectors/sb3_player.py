@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from jaxtyping import Float32, UInt8
 
-from genie_gym.data.shards import file_sha256
+from genie_gym.data.manifest import file_sha256
 from genie_gym.errors import ConfigError
 
 # The zip does not name its algorithm; a setting that only this one of the three has does.

@@ -4,10 +4,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from genie_gym.errors import ConfigError
+from genie_gym.errors import ConfigError, did_you_mean
 from genie_gym.games import game_of
 
 GYM_PREFIX = "gym:"
+BACKENDS = ("processes", "ray")
 ALE_DEFAULTS = {"sticky": 0.0, "noop_max": 30, "frame_skip": 4, "max_pool": True}
 # What is true of any environment that is left as it is.
 GYM_VALUES = {"sticky": 0.0, "noop_max": 0, "frame_skip": 1, "max_pool": False}
@@ -98,14 +99,23 @@ def make_settings(
     return RecordingSettings(game=game_of(game), **values, **others)
 
 
-def check_num_envs(settings: RecordingSettings, num_envs: int) -> None:
-    """Refuse several environments for one person.
+def check_workers(settings: RecordingSettings, num_envs: int, backend: str) -> None:
+    """Refuse unknown backends, and for one person all but a single game in this process.
 
     Raises:
-        ConfigError: a person is part of the policy, and there is more than one environment.
+        ConfigError: there is no such backend; or a person is part of the policy, and there is more
+            than one environment, or it is in another process.
     """
-    if num_envs > 1 and not settings.can_be_played_again:
+    if backend not in BACKENDS:
         raise ConfigError(
-            f"policy {settings.policy!r} needs num_envs 1, got {num_envs}: a person plays one game "
-            "at a time, in a window of this process"
+            f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}."
+            f"{did_you_mean(backend, BACKENDS)}"
         )
+    if settings.can_be_played_again:
+        return
+    for name, value, allowed in (("num_envs", num_envs, 1), ("backend", backend, BACKENDS[0])):
+        if value != allowed:
+            raise ConfigError(
+                f"policy {settings.policy!r} needs {name} {allowed}, got {value}: a person plays "
+                "one game at a time, in a window of this process"
+            )

@@ -150,6 +150,12 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num-envs", type=int, default=1, help="episodes at once, on no more processes than cores"
     )
+    parser.add_argument(
+        "--backend",
+        default="processes",
+        help="where the workers run: processes (of this machine, the default), or ray (the Ray "
+        "cluster at RAY_ADDRESS, or else on this machine; needs genie-gym[ray] on every node)",
+    )
     parser.add_argument("--shard-steps", type=int, default=10_000, help="actions a shard")
     parser.add_argument("--resume", action="store_true", help="go on with the recording in --out")
 
@@ -159,7 +165,7 @@ def collect(options: argparse.Namespace) -> None:
     from collectors import record
 
     names = ("steps", "min_events", "policy", "seed", "sticky", "noop_max", "env_module")
-    more_names = ("frame_size", "num_envs", "shard_steps", "resume")
+    more_names = ("frame_size", "num_envs", "backend", "shard_steps", "resume")
     settings = {name: getattr(options, name) for name in (*names, *more_names)}
     summary = record(options.game, options.out, **settings)
     print(summary.class_table)

@@ -34,7 +34,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 def verify(options: argparse.Namespace) -> int:
     """Print all faults, one a line; return 1 if there are any."""
-    from genie_gym.data.shards import read_manifest
+    from genie_gym.data.manifest import read_manifest
     from genie_gym.data.verify import find_faults, find_notes
 
     faults = find_faults(options.path)

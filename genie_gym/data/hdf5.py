@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped, UInt8
 
 from genie_gym.data.layout import Layout, list_shards, opened, read_layout
+from genie_gym.data.manifest import read_manifest
 from genie_gym.data.reward_classes import listed_classes, reward_classes
-from genie_gym.data.shards import read_manifest
 from genie_gym.data.stored_frames import StoredFrames, read_frames
 from genie_gym.errors import DataError
 

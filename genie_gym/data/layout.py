@@ -13,7 +13,8 @@ import h5py
 import numpy as np
 from jaxtyping import Int64
 
-from genie_gym.data.shards import FORMAT_VERSION, ROW_KEYS, read_manifest
+from genie_gym.data.manifest import FORMAT_VERSION, read_manifest
+from genie_gym.data.shards import ROW_KEYS
 from genie_gym.errors import DataError, GenieError
 
 SHARD_PATTERN = "shard-*.h5"

@@ -4,7 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from genie_gym.data.shards import (
+from genie_gym.data.manifest import (
     MANIFEST_NAME,
     Manifest,
     file_sha256,

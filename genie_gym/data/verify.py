@@ -14,7 +14,7 @@ from genie_gym.data.invariants import (
     row_findings,
 )
 from genie_gym.data.layout import find_problems, find_shards, list_shards, opened, read_layout
-from genie_gym.data.shards import (
+from genie_gym.data.manifest import (
     MANIFEST_NAME,
     Manifest,
     ShardEntry,

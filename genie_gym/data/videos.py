@@ -21,8 +21,9 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 
 from genie_gym.data.folders import new_folder
+from genie_gym.data.manifest import Manifest, ShardEntry, write_manifest
 from genie_gym.data.quality import GRID, QualityMeter
-from genie_gym.data.shards import Manifest, ShardEntry, ShardWriter, write_manifest
+from genie_gym.data.shards import ShardWriter
 from genie_gym.errors import ConfigError, DataError
 
 Image = TypeVar("Image")

@@ -261,19 +261,28 @@ class Dynamics(nn.Module):
         last: Int[Tensor, "B S"],
         actions: Int[Tensor, " B"],
         cache: TemporalCache,
-        table: Float[Tensor, "codes D"] | None = None,
     ) -> Float[Tensor, "B S codes"]:
         """Return logits of a partly hidden next frame, reached by `actions` (table rows).
 
-        `last` is the newest frame of the cache. Several calls may share one `table` of
-        `code_embeddings()`.
+        `last` is the newest frame of the cache.
         """
-        if table is None:
-            table = self.code_embeddings()
+        table = self.code_embeddings()
+        features = self._step_features(tokens, hidden, last, actions, cache, table)
+        return self._to_logits(features, last, table)
+
+    def _step_features(
+        self,
+        tokens: Int[Tensor, "B S"],
+        hidden: Bool[Tensor, "B S"],
+        last: Int[Tensor, "B S"],
+        actions: Int[Tensor, " B"],
+        cache: TemporalCache,
+        table: Float[Tensor, "codes D"],
+    ) -> Float[Tensor, "B S D"]:
         embedded = self._embed_partly(tokens, hidden, last, table)[:, None]
         embedded = self._embed(embedded, actions[:, None])[:, 0]
         features, _ = self.transformer.step(embedded, cache, is_kept=False)
-        return self._to_logits(self._split_groups(features[:, None])[:, 0], last, table)
+        return self._split_groups(features[:, None])[:, 0]
 
     def sample(
         self,
@@ -308,18 +317,24 @@ class Dynamics(nn.Module):
         if generator is not None and temperature > 0:
             draws = uniform((num_steps, num_tokens), batch_size, generator, actions.device)
         table = self.code_embeddings()
+        active = torch.arange(batch_size, device=actions.device)
         for step in range(num_steps):
-            logits = self.step_logits(tokens, hidden, last, actions, cache, table)
-            step_draws = None if draws is None else draws[:, step]
-            codes, confidence = sample_codes(logits, step_draws, temperature)
-            tokens = torch.where(hidden, codes, tokens)
-            num_unsure = (hidden & (confidence < self.config.sure_prob)).sum(-1)
-            limit = num_hidden(num_tokens, step, num_steps)
-            num_left = torch.minimum(num_unsure, hidden.sum(-1) - 1).clamp(min=0, max=limit)
-            doubt_order = confidence.masked_fill(~hidden, torch.inf).argsort(-1).argsort(-1)
-            hidden = hidden & (doubt_order < num_left[:, None])
-            if not hidden.any():  # waits for a GPU, but a pass costs more
+            is_open = hidden[active].any(-1)
+            if not is_open.all():  # waits for a GPU, but a pass over frames that stand costs more
+                active, cache = active[is_open], cache.gather(is_open)
+            if len(active) == 0:
                 break
+            frame, mask = tokens[active], hidden[active]
+            features = self._step_features(frame, mask, last[active], actions[active], cache, table)
+            logits = self._to_logits(features[mask], last[active][mask], table)
+            step_draws = None if draws is None else draws[active, step][mask]
+            frame[mask], probs = sample_codes(logits, step_draws, temperature)
+            confidence = probs.new_full(mask.shape, torch.inf).masked_scatter(mask, probs)
+            num_unsure = (confidence < self.config.sure_prob).sum(-1)
+            limit = num_hidden(num_tokens, step, num_steps)
+            num_left = torch.minimum(num_unsure, mask.sum(-1) - 1).clamp(min=0, max=limit)
+            doubt_order = confidence.argsort(-1).argsort(-1)
+            tokens[active], hidden[active] = frame, mask & (doubt_order < num_left[:, None])
         return tokens
 
     def _draw_actions(self, batch: Batch) -> Int[Tensor, "B T"]:

@@ -30,6 +30,10 @@ class TemporalCache:
         slots = torch.arange(self.keys.shape[4], device=self.keys.device)
         return slots < self.num_frames[:, None]
 
+    def gather(self, rows: Bool[Tensor, " B"]) -> "TemporalCache":
+        """Return the caches of the marked rows, in order."""
+        return TemporalCache(self.keys[rows], self.values[rows], self.num_frames[rows])
+
     def append(
         self,
         keys: Float[Tensor, "B layers S heads head_dim"],

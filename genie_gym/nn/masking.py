@@ -8,6 +8,8 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -15,6 +17,8 @@ STILL_SHARE = 0.125
 """Share of unchanged tokens that are scored in training; logits are a third of a step's cost."""
 RARE_CHANGE = 0.01
 """Rate of change, per place and step, below which a change is not weighted up any more."""
+BLOCK = 32
+"""Codes that are drawn from together; the square root of a usual codebook's size."""
 Generators = torch.Generator | Sequence[torch.Generator]
 """One generator for the whole batch, or one a row."""
 
@@ -105,8 +109,10 @@ def uniform(
 
 
 def sample_codes(
-    logits: Float[Tensor, "B S codes"], draws: Float[Tensor, "B S"] | None, temperature: float
-) -> tuple[Int[Tensor, "B S"], Float[Tensor, "B S"]]:
+    logits: Float[Tensor, "*tokens codes"],
+    draws: Float[Tensor, "*tokens"] | None,
+    temperature: float,
+) -> tuple[Int[Tensor, "*tokens"], Float[Tensor, "*tokens"]]:
     """Return a code for every token, and the probability the model gave it.
 
     Args:
@@ -117,8 +123,37 @@ def sample_codes(
     if draws is None or temperature == 0:
         confidence, codes = logits.softmax(-1).max(-1)
         return codes, confidence
-    cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
-    targets = draws.double()[..., None] * cumulative[..., -1:]
-    codes = torch.searchsorted(cumulative, targets, right=True)[..., 0]
-    codes = codes.clamp(max=logits.shape[-1] - 1)
-    return codes, logits.softmax(-1).gather(-1, codes[..., None])[..., 0]
+    logits = logits.float()
+    exponents = (logits - logits.amax(-1, keepdim=True)).div_(temperature)
+    # Numbers too small for a normal float would take 30 times as long.
+    weights = F.threshold(exponents.clamp_(min=-80).exp_(), 1e-34, 0.0, inplace=True)
+    codes = _draw(weights, draws)
+    chosen = logits.gather(-1, codes[..., None])[..., 0]
+    return codes, (chosen - logits.logsumexp(-1)).exp()
+
+
+def _draw(weights: Float[Tensor, "*tokens codes"], draws: Float[Tensor, "*tokens"]) -> Tensor:
+    """Return codes drawn by their weights: first a block of codes, then one of the block.
+
+    One running sum over all codes would take as long as all the rest of the sampling.
+    """
+    padded = F.pad(weights, (0, -weights.shape[-1] % BLOCK))
+    blocks = rearrange(padded, "... (blocks code) -> ... blocks code", code=BLOCK)
+    sums = blocks.sum(-1)
+    block, before = _search(sums, draws * sums.sum(-1))
+    inside = blocks.gather(-2, block[..., None, None].expand(*block.shape, 1, BLOCK))[..., 0, :]
+    code, _ = _search(inside, draws * sums.sum(-1) - before)
+    return block * BLOCK + code
+
+
+def _search(
+    weights: Float[Tensor, "*tokens choices"], targets: Float[Tensor, "*tokens"]
+) -> tuple[Int[Tensor, "*tokens"], Float[Tensor, "*tokens"]]:
+    """Return the first choice whose running sum exceeds the target, and the sum before it."""
+    sums = weights.cumsum(-1)
+    # Rounding must not lead behind the last choice that has a weight.
+    largest = torch.nextafter(sums[..., -1], torch.zeros_like(targets))
+    targets = targets.clamp(min=0).minimum(largest)
+    choice = torch.searchsorted(sums, targets[..., None], right=True)
+    before = F.pad(sums, (1, 0)).gather(-1, choice)
+    return choice[..., 0], before[..., 0]

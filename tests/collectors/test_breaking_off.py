@@ -13,7 +13,7 @@ import pytest
 
 from collectors import record
 from genie_gym.data.hdf5 import Recording
-from genie_gym.data.shards import read_manifest
+from genie_gym.data.manifest import read_manifest
 from genie_gym.data.verify import find_faults, find_notes
 
 KEYS = ("frames", "actions", "rewards", "terminations", "truncations", "episode_ids")

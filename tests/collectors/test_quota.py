@@ -6,9 +6,9 @@ import pytest
 
 from collectors import record
 from genie_gym.data.hdf5 import Recording
+from genie_gym.data.manifest import read_manifest
 from genie_gym.data.repair import repair
 from genie_gym.data.reward_classes import count_signs, listed_classes, reward_classes
-from genie_gym.data.shards import read_manifest
 from genie_gym.data.verify import find_faults
 
 

@@ -11,8 +11,8 @@ import pytest
 from collectors import record
 from collectors.episodes import RecordingSettings, cut_episode, play_episode
 from genie_gym.data.hdf5 import Recording
+from genie_gym.data.manifest import read_manifest
 from genie_gym.data.repair import repair
-from genie_gym.data.shards import read_manifest
 from genie_gym.data.verify import find_faults
 from genie_gym.errors import ConfigError, DataError, GameError
 

@@ -10,7 +10,7 @@ from stable_baselines3 import A2C, DQN, PPO
 from collectors import record
 from collectors.policies import make_policy
 from genie_gym.data.hdf5 import Recording
-from genie_gym.data.shards import file_sha256, read_manifest, write_manifest
+from genie_gym.data.manifest import file_sha256, read_manifest, write_manifest
 from genie_gym.errors import ConfigError, DataError
 
 THREE = Discrete(3)

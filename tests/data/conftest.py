@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from genie_gym.data.shards import EpisodeRows, Manifest, ShardWriter, write_manifest
+from genie_gym.data.manifest import Manifest, write_manifest
+from genie_gym.data.shards import EpisodeRows, ShardWriter
 
 ATTRIBUTES = {
     "env_id": "ALE/Pong-v5",

@@ -6,13 +6,8 @@ import numpy as np
 import pytest
 
 from genie_gym.data.hdf5 import Recording
-from genie_gym.data.shards import (
-    EpisodeRows,
-    Manifest,
-    ShardWriter,
-    read_manifest,
-    write_manifest,
-)
+from genie_gym.data.manifest import Manifest, read_manifest, write_manifest
+from genie_gym.data.shards import EpisodeRows, ShardWriter
 from genie_gym.errors import DataError
 
 

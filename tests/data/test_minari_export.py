@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from genie_gym.data.hdf5 import Recording
+from genie_gym.data.manifest import Manifest, write_manifest
 from genie_gym.data.minari_export import export_minari
-from genie_gym.data.shards import EpisodeRows, Manifest, ShardWriter, write_manifest
+from genie_gym.data.shards import EpisodeRows, ShardWriter
 from genie_gym.errors import ConfigError, DataError, MissingExtraError
 
 MEANINGS = ["NOOP", "FIRE", "UP", "DOWN"]

@@ -7,8 +7,8 @@ import pytest
 
 from genie_gym.cli import main
 from genie_gym.data.hdf5 import Recording
+from genie_gym.data.manifest import read_manifest
 from genie_gym.data.repair import repair
-from genie_gym.data.shards import read_manifest
 from genie_gym.data.verify import find_faults, find_notes
 from genie_gym.errors import DataError
 

@@ -6,7 +6,7 @@ import pytest
 
 from collectors import record
 from genie_gym.cli import main
-from genie_gym.data.shards import MANIFEST_NAME
+from genie_gym.data.manifest import MANIFEST_NAME
 from genie_gym.errors import DataError
 from genie_gym.evaluation.real_replay import find_replay_faults
 
