@@ -57,7 +57,7 @@ def _page(report: Mapping[str, Any], world: World, pictures: Sequence[Picture]) 
     keys = sorted(report.keys() - {"bars", *PROVENANCE}, key=order.index)
     sections = [_section("bars", bars_table(bars))] if bars else []
     sections += [_section("pictures", _pictures(pictures))] if pictures else []
-    sections += [_section(key, _charts(key, report[key]) + render(report[key])) for key in keys]
+    sections += [_section(key, _charts(report[key]) + render(report[key])) for key in keys]
     sections.append(_section("provenance", render(_provenance(report, world))))
     links = "".join(
         f'<a href="#section-{index}">{escape(name)}</a>' for index, (name, _) in enumerate(sections)
@@ -90,8 +90,8 @@ def _section(key: str, content: str) -> tuple[str, str]:
     return title, f"<p>{escape(text)}</p>{content}" if text else content
 
 
-def _charts(key: str, figures: Any) -> str:
-    charts = "".join(find_charts(figures, key))
+def _charts(figures: Any) -> str:
+    charts = "".join(find_charts(figures))
     return f'<div class="charts">{charts}</div>' if charts else ""
 
 

@@ -73,17 +73,19 @@ def by_number(value: Any) -> Series | None:
     return dict(sorted(numbers.items())) if all(map(math.isfinite, numbers)) else None
 
 
-def find_charts(value: Any, key: str, above: str = "") -> Iterator[str]:
+def find_charts(value: Any, key: str = "", above: str = "") -> Iterator[str]:
     """Yield the charts of a section, as SVG.
 
     Args:
         value: the section, or a part of it.
-        key: its name.
-        above: name of what holds it.
+        key: the part's name.
+        above: name of the part that holds it, if that is not the section.
     """
     if key not in CATEGORIES and (series := by_number(value)):
-        x_name = "imagined steps" if key == "by_step" else in_words(key)
-        yield from _series_charts(series, "" if key == "by_step" else in_words(key), x_name)
+        if key == "by_step":
+            yield from _series_charts(series, "", "imagined steps")
+        else:
+            yield from _series_charts(series, _titled(above, key), above or in_words(key))
     elif isinstance(value, Mapping):
         for name, one in value.items():
             yield from find_charts(one, str(name), in_words(key))
@@ -96,7 +98,7 @@ def find_charts(value: Any, key: str, above: str = "") -> Iterator[str]:
 
 
 def _series_charts(series: Series, title: str, x_name: str) -> Iterator[str]:
-    """Yield the charts of what lies at every x: pairs with copying first, then shares, then all."""
+    """Yield the chart of the numbers over x, or the charts of what lies at every x."""
     line = _line(title, series)
     if line.points:
         yield line_chart(title, [line], x_name)

@@ -171,12 +171,12 @@ def test_large_films_are_linked_beside_it(world, tmp_path, monkeypatch):
     assert [video["src"] for video in page.all("video")] == ["a.mp4"]
 
 
-def titles(section, key="section"):
-    return re.findall("<figcaption>(.*?)</figcaption>", "".join(find_charts(section, key)))
+def titles(section):
+    return re.findall("<figcaption>(.*?)</figcaption>", "".join(find_charts(section)))
 
 
 def test_copying_and_the_band_are_drawn_into_the_chart_of_the_figure():
-    [chart] = find_charts(REPORT["prediction"], "prediction")
+    [chart] = find_charts(REPORT["prediction"])
     assert titles(REPORT["prediction"]) == ["PSNR"]
     assert chart.count('class="band') == 2 and chart.count('class="mark') == 2 * 3 + 2
     assert "the world: 39 at 1, -60 at 100; copying: 30 at 1, 30 at 100" in chart
@@ -195,12 +195,18 @@ def test_figures_of_kinds_are_drawn_by_kind():
 def test_a_label_curve_a_usage_and_a_reliability_are_found_by_shape():
     bins = [{"told": 0.1, "observed": 0.2}, {"told": 0.9, "observed": 0.7}]
     section = {
-        "labels_needed": {10: {"value": 0.5, "stderr": 0.1, "count": 20}, 100: {"value": 0.75}},
+        "labels_needed": {"move": {10: {"value": 0.5, "stderr": 0.1}, 100: {"value": 0.75}}},
+        "seconds": {1: 0.5, 64: 2},
         "usage": [0.5, 0.25, 0.25],
         "calibration": {"bins": bins},
         "by_code": {0: {"value": 0.5}, 1: {"value": 0.5}},
     }
-    assert titles(section) == ["labels needed", "usage of each code", "calibration: bins"]
+    assert titles(section) == [
+        "labels needed: move",
+        "seconds",
+        "usage of each code",
+        "calibration: bins",
+    ]
 
 
 @pytest.mark.parametrize(
