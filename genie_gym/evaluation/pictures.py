@@ -38,6 +38,8 @@ def write_pictures(
 ) -> list[Picture]:
     """Write films of some rollouts, one attention map and the latent-action panels.
 
+    Panels are sampled as the bundle says.
+
     Args:
         world: the world.
         heldout: where the rollouts' windows lie.
@@ -59,17 +61,12 @@ def choose_windows(rollouts: Rollouts) -> dict[str, int]:
     Chosen by rule, not by taste; a window that several rules name is shown for the first of them.
     """
     order = np.argsort(last_frame_mse(rollouts), kind="stable")
-    chosen = {
-        "first": 0,
-        "best": int(order[0]),
-        "median": int(order[len(order) // 2]),
-        "worst": int(order[-1]),
-    }
-    return {name: k for name, k in chosen.items() if k not in _before(chosen, name)}
-
-
-def _before(chosen: dict[str, int], name: str) -> list[int]:
-    return list(chosen.values())[: list(chosen).index(name)]
+    ruled = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
+    chosen = {"first": 0}
+    for name, index in ruled.items():
+        if index not in chosen.values():
+            chosen[name] = int(index)
+    return chosen
 
 
 def last_frame_mse(rollouts: Rollouts) -> Float64[np.ndarray, " N"]:

@@ -96,11 +96,11 @@ def _charts(figures: Any) -> str:
 
 
 def _pictures(pictures: Sequence[Picture]) -> str:
-    films = [one for one in pictures if one.path is not None and one.path.suffix == ".mp4"]
+    films = [one for one in pictures if one.last_frame is not None]
     num_bytes = sum(film.path.stat().st_size for film in films if film.path is not None)
     is_inline = num_bytes <= MAX_INLINE_BYTES
     shown = "".join(_film(film, is_inline=is_inline) for film in films)
-    rest = "".join(_still(one) for one in pictures if one not in films)
+    rest = "".join(_still(one) for one in pictures if one.last_frame is None)
     return f'<div class="pictures"><div class="films">{shown}</div>{rest}</div>'
 
 

@@ -54,18 +54,9 @@ SECTIONS = {
         "Bytes and seconds against clip length, frame size and batch, with the exponents fitted to "
         "them: 1 is linear, 2 would be quadratic. Seconds are those of the machine it ran on.",
     ),
-    "rollout": (
+    "rollouts": (
         "Rollouts",
-        "Free rollouts under the recorded actions, scored until the next point.",
-    ),
-    "events": (
-        "Events",
-        "Rewards and ends, one imagined step ahead of real frames.",
-    ),
-    "latent_actions": (
-        "Latent actions",
-        "The code gain is the error with shuffled codes over that with the inferred ones: at 1, "
-        "codes are ignored.",
+        "How many windows were imagined, and how far. Figures of few windows are rough.",
     ),
     "provenance": (
         "Provenance",

@@ -62,9 +62,11 @@ def number_of(value: Any) -> float | None:
 def by_number(value: Any) -> Series | None:
     """Return a mapping with its keys as rising numbers; None if they are none, or fewer than two.
 
-    JSON writes the keys of a mapping as text.
+    JSON writes the keys of a mapping as text. "+1" names a reward and is no number here.
     """
     if not isinstance(value, Mapping) or len(value) < 2:
+        return None
+    if not all(str(key)[:1].isdigit() for key in value):
         return None
     try:
         numbers = {float(key): one for key, one in value.items()}

@@ -210,7 +210,8 @@ def test_a_label_curve_a_usage_and_a_reliability_are_found_by_shape():
 
 
 @pytest.mark.parametrize(
-    "section", [None, 3.5, "text", [], {}, {"by_step": {}}, {1: None, 2: None}]
+    "section",
+    [None, 3.5, "text", [], {}, {"by_step": {}}, {1: None, 2: None}, {"-1": 0.5, "+1": 0.5}],
 )
 def test_nothing_to_draw_is_no_error(section):
     assert titles(section) == []
