@@ -61,7 +61,7 @@ def _blurry_frames(metrics: Metrics) -> str | None:
     return (
         f"rebuilt edges have {sharpness:.0%} of their energy where something moves, and so will "
         "all imagined ones. A patch holds more than its code can say: lower "
-        "stack.tokenizer.patch_size, or raise stack.tokenizer.quantizer.num_codes or change_weight"
+        "stack.tokenizer.patch_size, or raise stack.tokenizer.change_weight"
     )
 
 
@@ -101,7 +101,7 @@ def _drift(metrics: Metrics) -> str | None:
     return (
         f"{free:.1%} of tokens are wrong after {steps:.0f} steps on its own frames, {forced:.1%} "
         "after one step on real ones. It has not learned to go on from its own mistakes: raise "
-        "stack.dynamics.rehearsal_share or max_corruption"
+        "stack.dynamics.rehearsal_share or stack.dynamics.max_corruption"
     )
 
 

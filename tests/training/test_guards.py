@@ -1,4 +1,5 @@
 import json
+import operator
 import re
 
 import pytest
@@ -9,6 +10,7 @@ from genie_gym.data.batch import Batch
 from genie_gym.models.dynamics import Dynamics, DynamicsConfig
 from genie_gym.models.tokenizer import change_weights, sharpness
 from genie_gym.nn.transformer import TransformerConfig
+from genie_gym.training.config import RunConfig
 from genie_gym.training.guards import GUARDS, warnings
 from genie_gym.training.loop import mean_metrics
 from genie_gym.training.run import RunLog
@@ -85,6 +87,15 @@ def test_a_trap_is_named_in_one_line_with_the_setting_to_change(stage, metrics, 
     [(found, line)] = warnings(stage, metrics)
     assert found == kind
     assert re.search(text, line) and "\n" not in line
+
+
+@pytest.mark.parametrize(("stage", "metrics"), [bad[:2] for bad in BAD])
+def test_every_setting_that_a_warning_names_exists(stage, metrics):
+    [(_, line)] = warnings(stage, metrics)
+    names = re.findall(r"(?:stack|training)\.[a-z_.]*[a-z_]", line)
+    assert names
+    for name in names:
+        operator.attrgetter(name)(RunConfig())
 
 
 def test_every_guard_has_a_bad_case():
