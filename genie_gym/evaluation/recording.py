@@ -3,18 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
-from jaxtyping import UInt8
 
 from genie_gym.data.hdf5 import Recording
 from genie_gym.data.invariants import ATTRIBUTES, OPTIONAL_ATTRIBUTES
-from genie_gym.evaluation.video import contact_sheet, write_video
+from genie_gym.evaluation.video import captioned, contact_sheet, write_video
 
 NUM_STILLS = 32
 FILM_FRAMES = 300
-CAPTION_HEIGHT = 20
-MIN_WIDTH = 160
 
 
 def recording_card(recording: Recording) -> str:
@@ -50,11 +46,11 @@ def write_pictures(recording: Recording, folder: Path) -> tuple[Path, Path]:
     count = min(NUM_STILLS, recording.num_frames)
     chosen = np.linspace(0, recording.num_frames - 1, count).round().astype(int).tolist()
     # One by one: a recording need not fit into memory.
-    stills = [_captioned(recording.load_frames(i, i + 1)[0], captions[i]) for i in chosen]
+    stills = [captioned(recording.load_frames(i, i + 1)[0], captions[i]) for i in chosen]
     contact_sheet(sheet, np.stack(stills), labels=[f"row {i}" for i in chosen], scale=1)
 
     frames = recording.load_frames(0, min(FILM_FRAMES, recording.num_frames))
-    pictures = [_captioned(frame, text) for frame, text in zip(frames, captions, strict=False)]
+    pictures = [captioned(frame, text) for frame, text in zip(frames, captions, strict=False)]
     write_video(film, np.stack(pictures), fps=recording.attributes.get("fps", 15), scale=1)
     return sheet, film
 
@@ -85,15 +81,3 @@ def _captions(recording: Recording) -> list[str]:
 def _names(recording: Recording, actions: Sequence[int]) -> list[str]:
     meanings = dict(enumerate(recording.action_meanings or ())) | {-1: "END"}
     return [meanings.get(action, str(action)) for action in actions]
-
-
-def _captioned(frame: UInt8[np.ndarray, "H W C"], text: str) -> UInt8[np.ndarray, "height width C"]:
-    """Return a frame, enlarged without blur if it is small, above a strip with a text."""
-    height, width, _ = frame.shape
-    scale = -(-MIN_WIDTH // width)
-    size = (width * scale, height * scale)
-    picture = cv2.resize(frame, size, interpolation=cv2.INTER_NEAREST)
-    strip = np.zeros((CAPTION_HEIGHT, width * scale, 3), np.uint8)
-    font = cv2.FONT_HERSHEY_SIMPLEX
-    cv2.putText(strip, text, (3, 14), font, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
-    return np.asarray(np.concatenate([picture, strip]), np.uint8)

@@ -21,6 +21,8 @@ from genie_gym.errors import ConfigError, DataError
 
 _SHEET_GAP = 4
 _LABEL_HEIGHT = 14
+_CAPTION_HEIGHT = 20
+_MIN_WIDTH = 160
 _SHEET_COLOUR = (32, 32, 32)
 _LABEL_COLOUR = (235, 235, 235)
 
@@ -132,6 +134,15 @@ def contact_sheet(
             draw.text((left, top), labels[index], fill=_LABEL_COLOUR, font=font)
     with _temporary(path) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
+
+
+def captioned(frame: UInt8[np.ndarray, "H W C"], text: str) -> UInt8[np.ndarray, "height width C"]:
+    """Return a frame, enlarged without blur if it is small, above a strip with a text."""
+    picture = _enlarge(frame, scale=-(-_MIN_WIDTH // frame.shape[1]))
+    strip = np.zeros((_CAPTION_HEIGHT, picture.shape[1], 3), np.uint8)
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    cv2.putText(strip, text, (3, 14), font, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
+    return np.asarray(np.concatenate([picture, strip]), np.uint8)
 
 
 def _check(

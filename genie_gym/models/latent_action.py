@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genie_gym.data.batch import Batch, to_float
 from genie_gym.errors import ConfigError
-from genie_gym.models.tokenizer import Metrics, change_weights
+from genie_gym.models.tokenizer import Metrics, change_weights, sharpness
 from genie_gym.nn.patches import grid_size, patchify, unpatchify
 from genie_gym.nn.quantizer import Quantized, QuantizerConfig, VectorQuantizer
 from genie_gym.nn.transformer import SpatialPositions, STTransformer, TransformerConfig
@@ -115,7 +115,7 @@ class LatentActionModel(nn.Module):
         nn.init.zeros_(self.to_patch.bias)
 
     def forward(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
-        """Return the loss on a batch of frames, in evaluation mode with the code gain beside it.
+        """Return the loss on a batch of frames; in evaluation mode also code gain and sharpness.
 
         `code_gain` is the squared error with codes shuffled between transitions over the error
         with the right ones: near 1 the code is ignored, whatever the codebook's use says.
@@ -128,7 +128,8 @@ class LatentActionModel(nn.Module):
         bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
         loss = (weights * bce).mean() + quantized.loss
 
-        mse = (logits.sigmoid() - target).square().mean().item()
+        predicted = logits.sigmoid()
+        mse = (predicted - target).square().mean().item()
         metrics = {
             "mse": mse,
             "copy_mse": (frames[:, :-1] - target).square().mean().item(),
@@ -136,6 +137,7 @@ class LatentActionModel(nn.Module):
         }
         if not self.training:
             metrics["code_gain"] = self._shuffled_mse(frames, quantized) / mse
+            metrics |= sharpness(predicted, target, weights)
         return loss, metrics
 
     def infer(self, frames: Float[Tensor, "B T H W C"]) -> Int[Tensor, "B T-1"]:

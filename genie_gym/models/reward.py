@@ -97,7 +97,7 @@ class RewardModel(nn.Module):
         self.to_end = nn.Linear(dim * self.num_tokens, 2)
 
     def forward(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
-        """Return the loss on clips of tokens, and how many events are found."""
+        """Return the loss on clips of tokens, and the recall of every class that occurs in them."""
         assert batch.tokens is not None and batch.actions is not None
         assert batch.rewards is not None and batch.terminations is not None
         reward_logits, end_logits = self._logits(batch.tokens, self._drop(batch.actions))
@@ -112,8 +112,9 @@ class RewardModel(nn.Module):
         metrics = {"reward_loss": reward_loss.item(), "end_loss": end_loss.item()}
         for index, value in enumerate(self.config.reward_classes):
             is_class = rewards == index
-            found = (predicted[is_class] == index).float().mean().nan_to_num()
-            metrics[f"recall_{value:g}"] = found.item()
+            if is_class.any():
+                found = (predicted[is_class] == index).float().mean()
+                metrics[f"recall_{value:g}"] = found.item()
         return reward_loss + end_loss, metrics
 
     @torch.no_grad()

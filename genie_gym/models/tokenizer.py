@@ -16,6 +16,7 @@ from genie_gym.nn.quantizer import Quantized, QuantizerConfig, VectorQuantizer
 from genie_gym.nn.transformer import SpatialPositions, STTransformer, TransformerConfig
 
 Metrics = dict[str, float]
+"""Figures of a batch by name; what the batch holds nothing to measure on is left out."""
 BLUR_CELLS = 4
 """Rows and columns of a blurred patch."""
 BLUR_GAIN = 0.5
@@ -61,6 +62,27 @@ def change_weights(
     still = torch.zeros_like(moved[:, :1])
     changed = torch.cat([still, moved], dim=1) | torch.cat([moved, still], dim=1)
     return 1 + change_weight * changed
+
+
+def sharpness(
+    predicted: Float[Tensor, "B T H W C"],
+    target: Float[Tensor, "B T H W C"],
+    weights: Float[Tensor, "B T H W 1"],
+) -> Metrics:
+    """Return the energy of edges over that of the target's, where a pixel is weighted above 1.
+
+    Near 1 for a sharp picture, in the right place or not; an average of several pictures has less.
+    Without an edge among those pixels there is no such figure.
+    """
+
+    def energy(frames: Tensor) -> Tensor:
+        down = frames[..., 1:, :-1, :] - frames[..., :-1, :-1, :]
+        right = frames[..., :-1, 1:, :] - frames[..., :-1, :-1, :]
+        counted = weights[..., :-1, :-1, :] > 1
+        return ((down.square() + right.square()) * counted).sum()
+
+    real = energy(target).item()
+    return {"sharpness": energy(predicted).item() / real} if real > 0 else {}
 
 
 def patch_projection(
@@ -132,7 +154,10 @@ class Tokenizer(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
-        """Return the loss on a batch of frames, and reconstruction and codebook figures."""
+        """Return the loss on a batch of frames, and reconstruction and codebook figures.
+
+        `sharpness` is among them in evaluation mode.
+        """
         assert batch.frames is not None
         frames = to_float(batch.frames)
         quantized = self._quantize(frames)
@@ -147,6 +172,8 @@ class Tokenizer(nn.Module):
             "commitment": quantized.loss.item(),
             "perplexity": quantized.perplexity.item(),
         }
+        if not self.training:
+            metrics |= sharpness(decoded, frames, weights)
         return loss, metrics
 
     def encode(self, frames: Float[Tensor, "B T H W C"]) -> Int[Tensor, "B T S"]:

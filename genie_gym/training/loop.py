@@ -6,7 +6,7 @@ generator state in the checkpoint.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -165,16 +165,27 @@ def _accumulate(
 ) -> Metrics:
     """Add up the gradients of one optimizer step and return its mean metrics."""
     prepared.train()
-    totals: Metrics = {}
+    parts = []
     for part in range(config.gradient_accumulation_steps):
         index = step * config.gradient_accumulation_steps + part
         generator.manual_seed(seed * 1_000_003 + index)
         loss, metrics = prepared(stage.batch_at(index).to(accelerator.device))
         _check_finite("loss", loss, stage.name, step, config.max_steps)
         accelerator.backward(loss / config.gradient_accumulation_steps)
-        for name, value in {"loss": loss.item(), **metrics}.items():
-            totals[name] = totals.get(name, 0.0) + value / config.gradient_accumulation_steps
-    return totals
+        parts.append({"loss": loss.item(), **metrics})
+    return mean_metrics(parts)
+
+
+def mean_metrics(parts: Sequence[Metrics]) -> Metrics:
+    """Return every metric's mean over the batches that have it.
+
+    Example:
+        >>> mean_metrics([{"loss": 1.0, "recall_1": 0.5}, {"loss": 3.0}])
+        {'loss': 2.0, 'recall_1': 0.5}
+    """
+    names = dict.fromkeys(name for part in parts for name in part)
+    values = {name: [part[name] for part in parts if name in part] for name in names}
+    return {name: sum(some) / len(some) for name, some in values.items()}
 
 
 def _check_finite(what: str, value: Tensor, name: str, step: int, max_steps: int) -> None:

@@ -6,13 +6,14 @@ runs/pong/
     tokens.safetensors         the recording as tokens and latent actions (a cache)
     tokenizer/  lam/  dynamics/  reward/
         weights.safetensors    the finished part
-        metrics.jsonl          one line a logged step
+        metrics.jsonl          one line a logged step, with the warnings printed at it
         checkpoints/           to resume from
         events.out.tfevents.*  TensorBoard
 """
 
 import json
 import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,8 +34,9 @@ from genie_gym.models.tokenizer import Metrics
 from genie_gym.training.checkpoint import Checkpoints
 from genie_gym.training.config import RunConfig, StageConfig
 from genie_gym.training.data import TrainingData, Windows, tokenize
+from genie_gym.training.guards import warnings
 from genie_gym.training.loop import Stage, train
-from genie_gym.training.stages import ClipStage, RewardStage
+from genie_gym.training.stages import ClipStage, DynamicsStage, RewardStage
 
 LOG_EVERY = 10
 
@@ -126,6 +128,7 @@ class RunLog:
         self._stage = stage
         self._bar = bar
         self._start = time.monotonic()
+        self._warned: set[str] = set()
         self._file = (folder / "metrics.jsonl").open("a")
         self._board = SummaryWriter(str(folder))
 
@@ -148,12 +151,24 @@ class RunLog:
         if split == "train" and step % LOG_EVERY:
             return
         line = {"step": step, "split": split, "seconds": round(time.monotonic() - self._start, 1)}
-        self._file.write(json.dumps({**line, **metrics}) + "\n")
+        warned = self._warn(step, metrics) if split == "validation" else {}
+        self._file.write(json.dumps({**line, **metrics, **warned}) + "\n")
         self._file.flush()
         for name, value in metrics.items():
             self._board.add_scalar(f"{self._stage}/{split}/{name}", value, step)
         if split == "validation":
             self._bar.set_postfix({name: f"{value:.4g}" for name, value in metrics.items()})
+
+    def _warn(self, step: int, metrics: Metrics) -> dict[str, dict[str, str]]:
+        """Print every warning of a new kind; return them for the log."""
+        new = {
+            kind: text for kind, text in warnings(self._stage, metrics) if kind not in self._warned
+        }
+        self._warned |= new.keys()
+        for kind, text in new.items():
+            self._bar.write(f"warning, {self._stage} at step {step}: {kind}: {text}", sys.stderr)
+            self._board.add_text(f"{self._stage}/warning", f"{kind}: {text}", step)
+        return {"warnings": new} if new else {}
 
 
 def run_training(
@@ -233,7 +248,7 @@ def _make_stage(
     windows = Windows(data, config.clip_length, tokens)
     stack.share_codebook()
     if name == "dynamics":
-        return ClipStage(name, module, windows, config, seed=seed)
+        return DynamicsStage(stack.dynamics, windows, config, seed=seed)
     return RewardStage(stack.reward, windows, config, seed=seed, dynamics=stack.dynamics)
 
 

@@ -13,6 +13,7 @@ from genie_gym.models.reward import RewardModel, class_shares
 from genie_gym.models.tokenizer import Metrics
 from genie_gym.training.config import StageConfig
 from genie_gym.training.data import Windows
+from genie_gym.training.loop import mean_metrics
 
 NUM_VALIDATION_BATCHES = 8
 
@@ -51,15 +52,33 @@ class ClipStage:
 
     def validate(self) -> Metrics:
         """Return mean metrics over fixed clips of the validation episodes."""
-        totals: Metrics = {}
-        device = next(self.module.parameters()).device
-        for index in range(NUM_VALIDATION_BATCHES):
-            rng = np.random.default_rng([self.seed, index])
-            starts = self.draw_starts(rng, is_validation=True)
-            loss, metrics = self.module(self.windows.clips(starts).to(device))
-            for name, value in {"loss": loss.item(), **metrics}.items():
-                totals[name] = totals.get(name, 0.0) + value / NUM_VALIDATION_BATCHES
-        return totals
+        return mean_metrics([self.judge(index) for index in range(NUM_VALIDATION_BATCHES)])
+
+    def judge(self, index: int) -> Metrics:
+        """Return the metrics of one batch of the validation episodes."""
+        loss, metrics = self.module(self.validation_batch(index))
+        return {"loss": loss.item(), **metrics}
+
+    def validation_batch(self, index: int) -> Batch:
+        """Return a batch of the validation episodes, on the module's device."""
+        rng = np.random.default_rng([self.seed, index])
+        starts = self.draw_starts(rng, is_validation=True)
+        return self.windows.clips(starts).to(next(self.module.parameters()).device)
+
+
+class DynamicsStage(ClipStage):
+    """Token clips; validation also looks at a rollout on the network's own frames."""
+
+    def __init__(
+        self, module: Dynamics, windows: Windows, config: StageConfig, *, seed: int
+    ) -> None:
+        """Take the dynamics and its clips."""
+        super().__init__("dynamics", module, windows, config, seed=seed)
+        self.dynamics = module
+
+    def validate(self) -> Metrics:
+        """Return mean metrics over fixed clips, and the errors of rollouts of the first batch."""
+        return super().validate() | rollout_errors(self.validation_batch(0), self.dynamics)
 
 
 class RewardStage(ClipStage):
@@ -159,3 +178,42 @@ def imagine_some(batch: Batch, dynamics: Dynamics) -> Batch:
     tokens = batch.tokens.clone()
     tokens[::2, 1:] = guesses.to(tokens.device)
     return replace(batch, tokens=tokens)
+
+
+@torch.no_grad()
+def rollout_errors(batch: Batch, dynamics: Dynamics) -> Metrics:
+    """Return the share of wrong tokens in the last frame, reached in one step and in several.
+
+    `forced_error` is that of a step from real frames, `free_error` that of `free_steps` steps on
+    the network's own frames, from the first half of the clip on. The likeliest tokens are taken. A
+    clip of fewer than four frames leaves no room for a second step.
+    """
+    assert batch.tokens is not None and batch.actions is not None
+    tokens, num_frames = batch.tokens, batch.tokens.shape[1]
+    if num_frames < 4:
+        return {}
+    rows = nn.functional.pad(dynamics.real_action_rows(batch.actions), (1, 0), value=0)
+
+    def error_after(num_real: int) -> float:
+        cache = dynamics.empty_cache(len(tokens))
+        for time in range(num_frames):
+            if time < num_real:
+                frame = tokens[:, time]
+            else:
+                frame = dynamics.sample(
+                    frame,
+                    rows[:, time],
+                    cache,
+                    num_steps=dynamics.config.num_maskgit_steps,
+                    temperature=0.0,
+                    generator=None,
+                )
+            cache = dynamics.append(frame, rows[:, time], cache)
+        return (frame != tokens[:, -1]).float().mean().item()
+
+    num_free = num_frames - num_frames // 2
+    return {
+        "forced_error": error_after(num_frames - 1),
+        "free_error": error_after(num_frames - num_free),
+        "free_steps": float(num_free),
+    }

@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from genie_gym.nn.attention import SpatialAttention, TemporalAttention, attend, rotate
+from genie_gym.nn.attention import (
+    ScaledDotProduct,
+    SpatialAttention,
+    TemporalAttention,
+    attention_weights,
+    rotate,
+)
 from genie_gym.nn.transformer import causal_window_mask
 
 
@@ -74,11 +80,18 @@ def test_queries_and_keys_are_normalised(clip):
         assert torch.allclose(x.square().mean(-1), torch.ones(()), atol=1e-3)
 
 
-def test_attend_is_the_softmax_over_what_the_mask_shows():
-    query, key, value = (torch.randn(2, 3, 4, 8, generator=seeded(k)) for k in range(3))
+def test_the_weights_are_the_softmax_over_what_the_mask_shows():
+    query, key = (torch.randn(2, 3, 4, 8, generator=seeded(k)) for k in range(2))
     mask = causal_window_mask(torch.arange(4), 2)
     logits = (query @ key.transpose(-1, -2) / 8**0.5).masked_fill(~mask, -torch.inf)
-    assert torch.allclose(attend(query, key, value, mask), logits.softmax(-1) @ value, atol=1e-6)
+    assert torch.allclose(attention_weights(query, key, mask), logits.softmax(-1), atol=1e-6)
+
+
+@pytest.mark.parametrize("mask", [None, causal_window_mask(torch.arange(4), 2)])
+def test_the_fused_kernel_gathers_by_the_weights(mask):
+    query, key, value = (torch.randn(2, 3, 4, 8, generator=seeded(k)) for k in range(3))
+    gathered = ScaledDotProduct()(query, key, value, mask)
+    assert torch.allclose(attention_weights(query, key, mask) @ value, gathered, atol=1e-6)
 
 
 def rotated_logits(query, key, positions):

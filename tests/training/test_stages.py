@@ -9,7 +9,7 @@ from genie_gym.models.stack import GenieStack
 from genie_gym.nn.transformer import TransformerConfig
 from genie_gym.training.config import StageConfig
 from genie_gym.training.data import TokenRows, Windows
-from genie_gym.training.stages import ClipStage, RewardStage, imagine_some
+from genie_gym.training.stages import ClipStage, DynamicsStage, RewardStage, imagine_some
 
 CLIP_LENGTH, BATCH_SIZE = 4, 12
 
@@ -63,6 +63,20 @@ def test_a_batch_depends_on_the_seed_and_the_step_alone(stack, token_windows):
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
     assert not torch.equal(first, stages[0].batch_at(8).tokens)
+
+
+def test_validation_of_the_dynamics_also_rolls_out(stack, token_windows):
+    config = StageConfig(batch_size=BATCH_SIZE, clip_length=CLIP_LENGTH)
+    plain = ClipStage("dynamics", stack.dynamics, token_windows, config, seed=0)
+    stage = DynamicsStage(stack.dynamics, token_windows, config, seed=0)
+    stack.dynamics.eval()
+    stack.dynamics.generator.manual_seed(0)
+    expected = plain.validate()
+    stack.dynamics.generator.manual_seed(0)
+    metrics = stage.validate()
+    assert metrics.items() >= expected.items()
+    assert metrics.keys() - expected.keys() == {"forced_error", "free_error", "free_steps"}
+    assert metrics["free_steps"] == CLIP_LENGTH / 2
 
 
 def test_half_of_the_reward_clips_hold_an_event(reward_stage, token_windows):
