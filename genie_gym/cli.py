@@ -242,8 +242,9 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--update-card", action="store_true", help="put the bars into the world's card"
     )
     parser.add_argument(
-        "override",
-        nargs="*",
+        "--set",
+        nargs="+",
+        default=[],
         metavar="KEY=VALUE",
         help="how much is measured otherwise, for example long_windows=0; the keys are those that "
         'the report lists under "config"',
@@ -265,7 +266,7 @@ def evaluate(options: argparse.Namespace) -> None:
         "num_maskgit_steps": options.num_maskgit_steps,
         "seed": options.seed,
     }
-    config = from_dict(EvaluationConfig, override(flags, options.override))
+    config = from_dict(EvaluationConfig, override(flags, options.set))
     report = measure(load_world(options.world, device=options.device), options.data, config)
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "report.json"
