@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from genie_gym.evaluation.config import Report
+from genie_gym.evaluation.estimates import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ BARS = (
     Bar(
         "ball lost or doubled per 100 steps",
         ("objects.lost_or_doubled_per_100",),
-        5,
+        5.0,
         0.2,
         is_low=True,
     ),
@@ -40,7 +40,7 @@ BARS = (
         0.95,
         0.99,
     ),
-    Bar("paddle obeys UP and DOWN", ("control.paddle.up", "control.paddle.down"), 0.98, 0.999),
+    Bar("paddle obeys UP and DOWN", ("control.paddle_obeys.value",), 0.98, 0.999),
     Bar(
         "precision of rewards over 20 steps, the worse sign",
         (f"{_POINTS}.-1.precision", f"{_POINTS}.+1.precision"),
@@ -56,9 +56,9 @@ BARS = (
     Bar("bias of the expected reward per step", (f"{_POINTS}.bias",), 0.002, 0.0005, is_low=True),
     Bar("game ends found over 20 steps", (f"{_POINTS}.terminated.recall",), 0.90, 0.99),
     Bar("frames of long rollouts that are still Pong", ("objects.long.still_pong",), 0.90, 0.99),
-    Bar("latent mode: agreement", ("control.latent_mode.agreement",), 0.80, 0.95),
-    Bar("code gain", ("control.code_gain.gain",), 1.1, 1.5),
-    Bar("latent actions: dB over copying", ("control.lam.psnr_changed_gain",), 3, 8),
+    Bar("latent mode: agreement", ("control.latent_actions.latent_mode.value",), 0.80, 0.95),
+    Bar("code gain", ("control.latent_actions.code_gain.value",), 1.1, 1.5),
+    Bar("latent actions: dB over copying", ("control.latent_actions.gain_over_copy.value",), 3.0, 8.0),
 )
 
 

@@ -1,12 +1,9 @@
 """How much an evaluation measures."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
 
 from genie_gym.errors import ConfigError
 
-Report = dict[str, Any]
-"""Figures as a nested mapping, for JSON: None and a reason where there is nothing to measure."""
 STEPS = (1, 2, 5, 10, 20, 50, 100)
 """Imagined steps at which frames are compared."""
 
@@ -40,6 +37,8 @@ class EvaluationConfig:
     """Stretches of `horizon` steps, each step predicted from real frames alone."""
     num_frames: int = 4000
     """Frames that are rebuilt."""
+    num_transitions: int = 20_000
+    """Transitions, at most, whose latent actions are compared with the true ones."""
     seed: int = 0
     """Draws the windows and the samples."""
     temperature: float | None = None
@@ -49,9 +48,8 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        least = dict.fromkeys(("far_windows", "long_windows", "forced_windows", "num_events"), 0)
-        least |= dict.fromkeys(("num_windows", "context_length", "horizon", "num_frames"), 1)
-        least |= dict.fromkeys(("far_horizon", "long_horizon"), 1)
-        for name, minimum in least.items():
-            if getattr(self, name) < minimum:
-                raise ConfigError(f"{name} must be at least {minimum}, got {getattr(self, name)}")
+        may_be_left_out = {"far_windows", "long_windows", "forced_windows", "seed"}
+        for field in fields(self):
+            value, least = getattr(self, field.name), int(field.name not in may_be_left_out)
+            if field.type is int and value < least:
+                raise ConfigError(f"{field.name} must be at least {least}, got {value}")

@@ -11,7 +11,8 @@ import numpy as np
 
 from genie_gym.errors import DataError
 from genie_gym.evaluation.bars import bars
-from genie_gym.evaluation.config import EvaluationConfig, Report
+from genie_gym.evaluation.config import EvaluationConfig
+from genie_gym.evaluation.estimates import Report
 from genie_gym.evaluation.object_figures import objects, shows_ball
 from genie_gym.evaluation.prediction import prediction
 from genie_gym.evaluation.reconstruction import reconstruction

@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from genie_gym.evaluation.config import Report
+from genie_gym.evaluation.estimates import Report, mean_or_none
 from genie_gym.evaluation.events import TOLERANCE, told_rewards
 from genie_gym.evaluation.objects import PongObjects, find_objects
 from genie_gym.evaluation.prediction import divide
 from genie_gym.evaluation.rollout import Rollouts
-from genie_gym.evaluation.summary import mean_or_none
 from genie_gym.models.world import World
 
 SERVE_PAUSE = 16
@@ -66,9 +65,9 @@ def ball_error(real: PongObjects, guess: PongObjects) -> Float[np.ndarray, " N"]
 
 
 def share_near(
-    error: Float[np.ndarray, " N"], is_shown: Bool[np.ndarray, " N"], limit: float
+    error: Float[np.ndarray, " N"], is_shown: Bool[np.ndarray, " N"], limit: int
 ) -> float | None:
-    """Return the share of shown objects within the limit; one not found in the guess is a miss."""
+    """Return the share of shown objects within so many pixels; one not found is a miss."""
     return mean_or_none(np.nan_to_num(error[is_shown], nan=np.inf) <= limit)
 
 

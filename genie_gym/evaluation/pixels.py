@@ -18,7 +18,7 @@ Frames = UInt8[np.ndarray, "N H W C"]
 def squared_error(a: Frames, b: Frames) -> Float[np.ndarray, "N H W"]:
     """Return every pixel's squared difference, averaged over its channels, values in [0, 1]."""
     difference = a.astype(np.float32) - b.astype(np.float32)
-    return np.asarray(np.square(difference / 255).mean(-1))
+    return np.asarray(np.square(difference / 255).mean(-1, dtype=np.float64))
 
 
 def mse(a: Frames, b: Frames) -> Float[np.ndarray, " N"]:
@@ -56,9 +56,9 @@ def ssim(a: Frames, b: Frames) -> Float[np.ndarray, " N"]:
         fits.
     """
     size = min(SSIM_SIZE, *a.shape[1:3])
-    place = torch.arange(size) - (size - 1) / 2
+    place = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
     weights = torch.exp(-0.5 * (place / SSIM_SIGMA) ** 2)
-    weights = (weights / weights.sum()).double()
+    weights = weights / weights.sum()
 
     def blur(x: Tensor) -> Tensor:
         x = F.conv2d(x, rearrange(weights, "k -> 1 1 k 1"))
@@ -68,10 +68,11 @@ def ssim(a: Frames, b: Frames) -> Float[np.ndarray, " N"]:
     # In parts, and in float64: variances are small differences of large squares.
     for start in range(0, len(a), 64):
         x, y = (
-            rearrange(torch.from_numpy(frames[start : start + 64]), "N H W C -> (N C) 1 H W") / 255
+            rearrange(torch.from_numpy(frames[start : start + 64]), "N H W C -> (N C) 1 H W")
+            .double()
+            .div(255)
             for frames in (a, b)
         )
-        x, y = x.double(), y.double()
         mean_x, mean_y = blur(x), blur(y)
         var_x, var_y = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2
         covariance = blur(x * y) - mean_x * mean_y

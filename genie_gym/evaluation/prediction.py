@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float, Int
 
 from genie_gym.data.batch import to_float
-from genie_gym.evaluation.config import STEPS, Report
+from genie_gym.evaluation.config import STEPS
+from genie_gym.evaluation.estimates import Report, spread
 from genie_gym.evaluation.pixels import changed_pixels, mse, mse_where, psnr, ssim
 from genie_gym.evaluation.rollout import WINDOWS_AT_ONCE, Rollouts
-from genie_gym.evaluation.summary import spread
 from genie_gym.models.world import World
 
 

@@ -4,12 +4,12 @@ import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 
-from genie_gym.evaluation.config import EvaluationConfig, Report
+from genie_gym.evaluation.config import EvaluationConfig
+from genie_gym.evaluation.estimates import Report, mean_or_none
 from genie_gym.evaluation.object_figures import ball_error, share_near
 from genie_gym.evaluation.objects import find_objects
 from genie_gym.evaluation.pixels import mse, psnr, ssim
 from genie_gym.evaluation.rollout import Heldout
-from genie_gym.evaluation.summary import mean_or_none
 from genie_gym.models.world import World
 
 FRAMES_AT_ONCE = 256

@@ -16,7 +16,8 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int64
 
 from genie_gym.data.windows import EpisodeWindows
-from genie_gym.evaluation.config import EvaluationConfig, Report
+from genie_gym.evaluation.config import EvaluationConfig
+from genie_gym.evaluation.estimates import Report, mean_or_none
 from genie_gym.evaluation.events import (
     END,
     TOLERANCE,
@@ -27,7 +28,6 @@ from genie_gym.evaluation.events import (
     told_events,
 )
 from genie_gym.evaluation.rollout import Heldout, Rollouts, roll_out
-from genie_gym.evaluation.summary import mean_or_none
 from genie_gym.models.world import World
 
 HORIZONS = (1, 5, 10, 20)
@@ -228,11 +228,11 @@ def calibration(prob: Float[np.ndarray, " steps"], happened: Bool[np.ndarray, " 
     bins = np.minimum((prob * NUM_BINS).astype(int), NUM_BINS - 1)
     report: Report = {"bins": [], "expected_calibration_error": 0.0}
     for index in np.unique(bins):
-        told, seen = float(prob[bins == index].mean()), float(happened[bins == index].mean())
+        predicted = float(prob[bins == index].mean())
+        observed = float(happened[bins == index].mean())
         steps = int((bins == index).sum())
-        entry = {"from": index / NUM_BINS, "steps": steps, "told": told, "observed": seen}
-        report["bins"].append(entry)
-        report["expected_calibration_error"] += abs(told - seen) * steps / len(prob)
+        report["bins"].append({"steps": steps, "predicted": predicted, "observed": observed})
+        report["expected_calibration_error"] += abs(predicted - observed) * steps / len(prob)
     return report
 
 

@@ -1,9 +1,12 @@
-"""Many numbers as few: None where there are none, because JSON has no NaN."""
+"""What a report is made of: means and their spread, and None with the reason."""
+
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from genie_gym.evaluation.config import Report
+Report = dict[str, Any]
+"""Figures as a nested mapping, for JSON."""
 
 
 def mean_or_none(values: Bool[np.ndarray, " N"] | Float[np.ndarray, " N"]) -> float | None:
