@@ -1,6 +1,8 @@
 import json
+import shutil
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 
@@ -105,6 +107,34 @@ def test_a_recording_without_a_ball_is_refused(world, heldout):
 def test_a_recording_that_is_too_short_is_refused(world, play):
     with pytest.raises(DataError, match="windows of 203 frames do not fit"):
         evaluate(world, play, replace(SMALL, horizon=200))
+
+
+def test_play_of_another_game_is_refused(world, tmp_path):
+    record("Breakout", tmp_path, steps=10, seed=1, policy="random", progress=False)
+    with pytest.raises(DataError, match="recorded in 'ALE/Breakout-v5', but the world imagines"):
+        evaluate(world, tmp_path, SMALL)
+
+
+def test_a_video_without_actions_is_refused(world, tmp_path):
+    video = tmp_path / "video.h5"
+    with h5py.File(video, "w") as file:
+        file["frames"] = np.zeros((9, 64, 64, 3), np.uint8)
+    with pytest.raises(DataError, match="is a video without actions; a world is judged on played"):
+        evaluate(world, video, SMALL)
+
+
+@pytest.mark.parametrize("missing", ["rewards", "frames"])
+def test_a_recording_without_rewards_or_rows_is_refused(world, play, tmp_path, missing):
+    [shard] = play.glob("*.h5")
+    damaged = shutil.copy(shard, tmp_path / "damaged.h5")
+    with h5py.File(damaged, "r+") as file:
+        shape, dtype = file[missing].shape, file[missing].dtype
+        del file[missing]
+        if missing == "frames":
+            file.create_dataset(missing, (0, *shape[1:]), dtype)
+    expected = {"rewards": "has no dataset 'rewards'", "frames": "and at least one"}
+    with pytest.raises(DataError, match=expected[missing]):
+        evaluate(world, damaged, SMALL)
 
 
 @pytest.mark.parametrize("name", ["num_windows", "context_length", "horizon", "num_frames"])
