@@ -1,8 +1,6 @@
 """The `genie-gym` command. Each command imports its code only when it runs."""
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -246,17 +244,16 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="how much is measured otherwise, for example long_windows=0; the keys are those that "
-        'the report lists under "config"',
+        help='how much is measured, for example long_windows=0; the keys of "config" in a report',
     )
 
 
 def evaluate(options: argparse.Namespace) -> None:
     """Measure a world, print what it should reach, and write report.json."""
     from genie_gym.config import from_dict, override
+    from genie_gym.evaluation import heldout
     from genie_gym.evaluation.bars import card_figures, table
     from genie_gym.evaluation.config import EvaluationConfig
-    from genie_gym.evaluation.heldout import evaluate as measure
     from genie_gym.models.bundle import find_bundle, load_world, update_figures
 
     flags = {
@@ -267,12 +264,9 @@ def evaluate(options: argparse.Namespace) -> None:
         "seed": options.seed,
     }
     config = from_dict(EvaluationConfig, override(flags, options.set))
-    report = measure(load_world(options.world, device=options.device), options.data, config)
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "report.json"
-    temporary = path.with_name(".report.json.part")
-    temporary.write_text(json.dumps(report, indent=2, allow_nan=False))
-    os.replace(temporary, path)
+    world = load_world(options.world, device=options.device)
+    report = heldout.evaluate(world, options.data, config)
+    path = heldout.write_report(report, options.out)
     if options.update_card:
         update_figures(find_bundle(options.world), card_figures(report))
     print(table(report["bars"]))

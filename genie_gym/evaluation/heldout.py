@@ -4,6 +4,8 @@ Rollouts are free: after the context, the world sees nothing but its own frames 
 actions. Contexts are drawn uniformly from all play.
 """
 
+import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -47,6 +49,16 @@ def evaluate(world: World, path: Path, config: EvaluationConfig) -> Report:
     }
     report["bars"] = bars(report)
     return report
+
+
+def write_report(report: Report, folder: Path) -> Path:
+    """Write `report.json`, which is whole once it has that name; return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "report.json"
+    temporary = folder / ".report.json.part"
+    temporary.write_text(json.dumps(report, indent=2, allow_nan=False))
+    os.replace(temporary, path)
+    return path
 
 
 def draw_rollouts(
