@@ -236,9 +236,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-maskgit-steps", type=int, help="refinement steps a frame")
     parser.add_argument("--seed", type=seed_number, default=0, help="0 or more")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
-    parser.add_argument(
-        "--update-card", action="store_true", help="put the bars into the world's card"
-    )
+    parser.add_argument("--update-card", action="store_true", help="put the bars into its card")
     parser.add_argument(
         "--set",
         nargs="+",
