@@ -1,8 +1,6 @@
 """The `genie-gym` command. Each command imports its code only when it runs."""
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -246,39 +244,43 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="held-out recording")
     parser.add_argument("--out", type=Path, required=True, help="folder of the report")
     parser.add_argument("--windows", type=int, default=400, help="free rollouts (default: 400)")
-    parser.add_argument("--horizon", type=int, default=10, help="steps a rollout (default: 10)")
+    parser.add_argument("--horizon", type=int, default=20, help="steps a rollout (default: 20)")
     parser.add_argument("--temperature", type=float, help="sampling temperature")
     parser.add_argument("--num-maskgit-steps", type=int, help="refinement steps a frame")
     parser.add_argument("--seed", type=seed_number, default=0, help="0 or more")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
+    parser.add_argument("--update-card", action="store_true", help="put the bars into its card")
     parser.add_argument(
-        "--update-card", action="store_true", help="put the figures into the world's card"
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help='how much is measured, for example long_windows=0; the keys of "config" in a report',
     )
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Measure a world and write report.json."""
-    from genie_gym.evaluation.heldout import EvaluationConfig
-    from genie_gym.evaluation.heldout import evaluate as measure
+    """Measure a world, print what it should reach, and write report.json."""
+    from genie_gym.config import from_dict, override
+    from genie_gym.evaluation import heldout
+    from genie_gym.evaluation.bars import card_figures, table
+    from genie_gym.evaluation.config import EvaluationConfig
     from genie_gym.models.bundle import find_bundle, load_world, update_figures
 
+    flags = {
+        "num_windows": options.windows,
+        "horizon": options.horizon,
+        "temperature": options.temperature,
+        "num_maskgit_steps": options.num_maskgit_steps,
+        "seed": options.seed,
+    }
+    config = from_dict(EvaluationConfig, override(flags, options.set))
     world = load_world(options.world, device=options.device)
-    config = EvaluationConfig(
-        num_windows=options.windows,
-        horizon=options.horizon,
-        temperature=options.temperature,
-        num_maskgit_steps=options.num_maskgit_steps,
-        seed=options.seed,
-    )
-    report = measure(world, options.data, config)
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "report.json"
-    temporary = path.with_name(".report.json.part")
-    temporary.write_text(json.dumps(report, indent=2))
-    os.replace(temporary, path)
+    report = heldout.evaluate(world, options.data, config)
+    path = heldout.write_report(report, options.out)
     if options.update_card:
-        update_figures(find_bundle(options.world), report)
-    print(json.dumps(report, indent=2))
+        update_figures(find_bundle(options.world), card_figures(report))
+    print(table(report["bars"]))
     print(f"wrote {path}")
 
 
