@@ -158,17 +158,23 @@ def _play_in_order(
     workers: Workers, first_episode: int, num_actions: int, should_stop: Callable[[], bool]
 ) -> Generator[EpisodeRows, None, None]:
     waiting: deque[Future[PackedEpisode | None]] = deque()
-    with closing(workers):
-        for episode_id in itertools.count(first_episode):
-            waiting.append(workers.submit(episode_id, num_actions))
-            # One spare per worker keeps all busy while the oldest episode is waited for.
-            if len(waiting) < 2 * workers.num_workers:
-                continue
-            packed = _wait(waiting.popleft(), workers, should_stop)
-            if packed is None:
-                return
-            num_actions -= packed.rows.num_actions
-            yield packed.unpack()
+    try:
+        with closing(workers):
+            for episode_id in itertools.count(first_episode):
+                waiting.append(workers.submit(episode_id, num_actions))
+                # One spare per worker keeps all busy while the oldest episode is waited for.
+                if len(waiting) < 2 * workers.num_workers:
+                    continue
+                packed = _wait(waiting.popleft(), workers, should_stop)
+                if packed is None:
+                    return
+                num_actions -= packed.rows.num_actions
+                yield packed.unpack()
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a worker process was killed, perhaps because memory ran out. All closed shards are "
+            "whole: go on with --resume, and with a smaller --num-envs"
+        ) from error
 
 
 def _wait(
@@ -181,11 +187,6 @@ def _wait(
             return episode.result(timeout=SECONDS_BETWEEN_LOOKS)
         except TimeoutError:
             continue
-        except BrokenProcessPool as error:
-            raise DataError(
-                "a worker process was killed, perhaps because memory ran out. All closed shards "
-                "are whole: go on with --resume, and with a smaller --num-envs"
-            ) from error
 
 
 def num_cores() -> int:
