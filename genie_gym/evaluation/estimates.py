@@ -1,0 +1,44 @@
+"""What a report is made of: means with standard errors, and None with the reason."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+Report = dict[str, Any]
+
+
+def missing(reason: str) -> Report:
+    """Return the figure that could not be measured, and why; JSON has no NaN."""
+    return {"mean": None, "reason": reason}
+
+
+def estimate(values: Float[np.ndarray, " N"] | Bool[np.ndarray, " N"]) -> Report:
+    """Return mean, standard error of the mean (None for one value) and number of the values.
+
+    Values are taken as independent. Windows of one game may overlap, which makes the true error
+    somewhat larger.
+
+    Example:
+        >>> estimate(np.array([1.0, 3.0]))
+        {'mean': 2.0, 'stderr': 1.0, 'count': 2}
+    """
+    count = len(values)
+    if count == 0:
+        return missing("the recording holds nothing to measure this on; record longer play")
+    stderr = float(np.std(values, ddof=1)) / count**0.5 if count > 1 else None
+    return {"mean": float(np.mean(values)), "stderr": stderr, "count": count}
+
+
+def ratio(above: Float[np.ndarray, " N"], below: Float[np.ndarray, " N"]) -> Report:
+    """Return the ratio of two means over the same items, its error linearised.
+
+    Example:
+        >>> ratio(np.array([2.0, 4.0]), np.array([1.0, 2.0]))
+        {'mean': 2.0, 'stderr': 0.0, 'count': 2}
+    """
+    if below.sum() == 0:
+        return missing("there is no error to compare with")
+    value = above.mean() / below.mean()
+    report = estimate((above - value * below) / below.mean())
+    return {**report, "mean": float(value)}
