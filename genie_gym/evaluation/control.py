@@ -122,7 +122,7 @@ def latent_mode(
 
     The map takes each code to the way in which the paddle went most often in labelled
     transitions of that code. A code is then held for three steps and judged as commands are.
-    `mean` counts every code among the labels alike. Since it is easily high where most codes mean
+    `value` counts every code among the labels alike. Since it is easily high where most codes mean
     "still", `balanced` counts up, still and down alike, and a way that no code means as 0.
     `in_play` is the map's accuracy on the other recorded transitions.
     """
@@ -152,10 +152,10 @@ def even_mean(
 ) -> Report:
     """Return the mean of the groups' means, each with the same weight; an empty group counts 0."""
     parts = [estimate(values[group_of == group]) for group in groups]
-    means = [part["mean"] or 0.0 for part in parts]
+    means = [part["value"] or 0.0 for part in parts]
     stderrs = [part.get("stderr") or 0.0 for part in parts]
     return {
-        "mean": float(np.mean(means)),
+        "value": float(np.mean(means)),
         "stderr": float(np.linalg.norm(stderrs)) / len(groups),
         "count": len(values),
     }

@@ -10,7 +10,7 @@ Report = dict[str, Any]
 
 def missing(reason: str) -> Report:
     """Return the figure that could not be measured, and why; JSON has no NaN."""
-    return {"mean": None, "reason": reason}
+    return {"value": None, "reason": reason}
 
 
 def estimate(values: Float[np.ndarray, " N"] | Bool[np.ndarray, " N"]) -> Report:
@@ -21,13 +21,13 @@ def estimate(values: Float[np.ndarray, " N"] | Bool[np.ndarray, " N"]) -> Report
 
     Example:
         >>> estimate(np.array([1.0, 3.0]))
-        {'mean': 2.0, 'stderr': 1.0, 'count': 2}
+        {'value': 2.0, 'stderr': 1.0, 'count': 2}
     """
     count = len(values)
     if count == 0:
         return missing("the recording holds nothing to measure this on; record longer play")
     stderr = float(np.std(values, ddof=1)) / count**0.5 if count > 1 else None
-    return {"mean": float(np.mean(values)), "stderr": stderr, "count": count}
+    return {"value": float(np.mean(values)), "stderr": stderr, "count": count}
 
 
 def ratio(above: Float[np.ndarray, " N"], below: Float[np.ndarray, " N"]) -> Report:
@@ -35,10 +35,10 @@ def ratio(above: Float[np.ndarray, " N"], below: Float[np.ndarray, " N"]) -> Rep
 
     Example:
         >>> ratio(np.array([2.0, 4.0]), np.array([1.0, 2.0]))
-        {'mean': 2.0, 'stderr': 0.0, 'count': 2}
+        {'value': 2.0, 'stderr': 0.0, 'count': 2}
     """
     if below.sum() == 0:
         return missing("there is no error to compare with")
     value = above.mean() / below.mean()
     report = estimate((above - value * below) / below.mean())
-    return {**report, "mean": float(value)}
+    return {**report, "value": float(value)}

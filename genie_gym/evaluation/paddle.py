@@ -158,7 +158,8 @@ def _starts_with_room(
     starts = heldout.windows.valid_starts(config.context_length + NUM_STEPS)
     starts = rng.choice(starts, min(TRIES * count, len(starts)), replace=False)
     now = heldout.rows.frames[starts + config.context_length - 1]
-    return starts[has_room(find_objects(now).own_paddle_y, command)][:count]
+    chosen = starts[has_room(find_objects(now).own_paddle_y, command)][:count]
+    return np.asarray(chosen, np.int64)
 
 
 def _recorded_obedience(
