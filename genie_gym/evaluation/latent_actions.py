@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int64
+from jaxtyping import Float, Int, Int64, UInt8
 from torch import Tensor
 
 from genie_gym.data.batch import to_float
@@ -31,7 +31,7 @@ class Transitions:
     """First row of the clip that the latent action model sees; its last step is the transition."""
     clip_length: int
     """Frames of that clip."""
-    codes: Int64[np.ndarray, "N T-1"]
+    codes: Int64[np.ndarray, "N steps"]
     """Latent actions of the clips; the last is the transition's."""
     classes: dict[str, Int64[np.ndarray, " N"]]
     """By target. `action`: the true one. Where the paddle can be seen also `command`, where the
@@ -189,7 +189,7 @@ def _parts(rows: Int64[np.ndarray, " N"]) -> list[Int64[np.ndarray, " part"]]:
 
 def _clips(
     world: World, heldout: Heldout, starts: Int64[np.ndarray, " B"], length: int
-) -> Int[Tensor, "B T H W C"]:
+) -> UInt8[Tensor, "B T H W C"]:
     return torch.from_numpy(heldout.windows.clip(starts, length).frames).to(world.device)
 
 

@@ -22,7 +22,7 @@ WAYS = ("up", "still", "down")
 """Where the paddle can go."""
 UP, STILL, DOWN = range(3)
 COMMANDS = {
-    "NOOP": STILL, "FIRE": STILL, "RIGHT": UP, "RIGHTFIRE": UP, "LEFT": DOWN, "LEFTFIRE": DOWN
+    "NOOP": STILL, "FIRE": STILL, "RIGHT": UP, "LEFT": DOWN, "RIGHTFIRE": UP, "LEFTFIRE": DOWN
 }  # fmt: skip
 """Where Pong's actions send the own paddle."""
 NUM_STEPS, LAG = 3, 1

@@ -97,7 +97,7 @@ def roll_out(
     horizon: int,
     seed: int = 0,
     actions: Int64[np.ndarray, "N T"] | None = None,
-    context_actions: Int64[np.ndarray, "N context-1"] | None = None,
+    context_actions: Int64[np.ndarray, "N past"] | None = None,
     source: ActionSource = "real",
     temperature: float | None = None,
     num_maskgit_steps: int | None = None,
