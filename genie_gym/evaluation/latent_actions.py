@@ -21,6 +21,8 @@ LABELS = (10, 30, 100, 300, 1000, 3000, 10_000)
 """Numbers of labelled transitions that an action map is fitted to."""
 DRAWS = 20
 """Random choices of the labelled transitions."""
+MIN_JUDGED = 100
+"""Transitions that must be left to judge a map on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +167,13 @@ def label_curve(
 ) -> dict[int, Report]:
     """Return, by number of labels, the accuracy of the map fitted to them on all other transitions.
 
-    Mean and standard error over 20 draws of the labels. Numbers of labels that would leave fewer
-    transitions to judge on are left out.
+    Mean and standard error over 20 draws of the labels. Numbers of labels that the recording does
+    not have, with 100 transitions to spare, are left out.
     """
     whole = count_pairs(codes, classes, shape)
     curve = {}
     for num_labels in LABELS:
-        if 2 * num_labels > len(codes):
+        if num_labels + MIN_JUDGED > len(codes):
             break
         accuracies = []
         for _ in range(DRAWS):
