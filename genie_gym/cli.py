@@ -233,39 +233,49 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="held-out recording")
     parser.add_argument("--out", type=Path, required=True, help="folder of the report")
     parser.add_argument("--windows", type=int, default=400, help="free rollouts (default: 400)")
-    parser.add_argument("--horizon", type=int, default=10, help="steps a rollout (default: 10)")
+    parser.add_argument("--horizon", type=int, default=20, help="steps a rollout (default: 20)")
     parser.add_argument("--temperature", type=float, help="sampling temperature")
     parser.add_argument("--num-maskgit-steps", type=int, help="refinement steps a frame")
     parser.add_argument("--seed", type=seed_number, default=0, help="0 or more")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
     parser.add_argument(
-        "--update-card", action="store_true", help="put the figures into the world's card"
+        "--update-card", action="store_true", help="put the bars into the world's card"
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="how much is measured otherwise, for example long_windows=0; the keys are those that "
+        'the report lists under "config"',
     )
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Measure a world and write report.json."""
-    from genie_gym.evaluation.heldout import EvaluationConfig
+    """Measure a world, print what it should reach, and write report.json."""
+    from genie_gym.config import from_dict, override
+    from genie_gym.evaluation.bars import card_figures, table
+    from genie_gym.evaluation.config import EvaluationConfig
     from genie_gym.evaluation.heldout import evaluate as measure
     from genie_gym.models.bundle import find_bundle, load_world, update_figures
 
-    world = load_world(options.world, device=options.device)
-    config = EvaluationConfig(
-        num_windows=options.windows,
-        horizon=options.horizon,
-        temperature=options.temperature,
-        num_maskgit_steps=options.num_maskgit_steps,
-        seed=options.seed,
-    )
-    report = measure(world, options.data, config)
+    flags = {
+        "num_windows": options.windows,
+        "horizon": options.horizon,
+        "temperature": options.temperature,
+        "num_maskgit_steps": options.num_maskgit_steps,
+        "seed": options.seed,
+    }
+    config = from_dict(EvaluationConfig, override(flags, options.set))
+    report = measure(load_world(options.world, device=options.device), options.data, config)
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "report.json"
     temporary = path.with_name(".report.json.part")
-    temporary.write_text(json.dumps(report, indent=2))
+    temporary.write_text(json.dumps(report, indent=2, allow_nan=False))
     os.replace(temporary, path)
     if options.update_card:
-        update_figures(find_bundle(options.world), report)
-    print(json.dumps(report, indent=2))
+        update_figures(find_bundle(options.world), card_figures(report))
+    print(table(report["bars"]))
     print(f"wrote {path}")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Int64
 
 from genie_gym.errors import DataError
 from genie_gym.evaluation.config import EvaluationConfig
@@ -19,12 +19,8 @@ from genie_gym.evaluation.latent_actions import (
     label_curve,
     majority_map,
 )
-from genie_gym.evaluation.paddle import (
-    WAYS,
-    hold,
-    obedience,
-    why_unseen,
-)
+from genie_gym.evaluation.paddle import WAYS, hold, obedience, why_unseen
+from genie_gym.evaluation.pixels import mse, psnr
 from genie_gym.evaluation.rollout import Heldout, roll_out
 from genie_gym.models.world import ActionSource, World
 
@@ -89,7 +85,7 @@ def delta_psnr(
             temperature=config.temperature,
             num_maskgit_steps=config.num_maskgit_steps,
         )
-        psnrs.append(_psnr(rollouts.imagined[:, -1], rollouts.real[:, -1]))
+        psnrs.append(psnr(mse(rollouts.imagined[:, -1], rollouts.real[:, -1])))
     return {**estimate(psnrs[0] - psnrs[1]), "true_psnr": estimate(psnrs[0])}
 
 
@@ -176,12 +172,3 @@ def _unless(reason: str | None, measure: Callable[[], Report]) -> Report:
         return measure()
     except DataError as error:  # the recording is too short for this figure, maybe not for others
         return missing(str(error))
-
-
-def _psnr(
-    frames: UInt8[np.ndarray, "N H W C"], real: UInt8[np.ndarray, "N H W C"]
-) -> Float[np.ndarray, " N"]:
-    """Return the PSNR of each frame in dB, at most 100."""
-    error = (frames.astype(np.float64) - real) / 255
-    mse = np.square(error).mean(axis=(1, 2, 3))
-    return np.asarray(-10 * np.log10(np.maximum(mse, 1e-10)))

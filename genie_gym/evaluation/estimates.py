@@ -1,4 +1,4 @@
-"""What a report is made of: means with standard errors, and None with the reason."""
+"""What a report is made of: means with spread or standard error, and None with the reason."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 Report = dict[str, Any]
+"""Figures as a nested mapping, for JSON."""
 
 
 def missing(reason: str) -> Report:
@@ -13,7 +14,20 @@ def missing(reason: str) -> Report:
     return {"value": None, "reason": reason}
 
 
-def estimate(values: Float[np.ndarray, " N"] | Bool[np.ndarray, " N"]) -> Report:
+def mean_or_none(values: Bool[np.ndarray, " N"] | Float[np.ndarray, " N"]) -> float | None:
+    """Return the mean, or None where there are no values: JSON has no NaN."""
+    return float(values.mean()) if len(values) else None
+
+
+def spread(values: Float[np.ndarray, " N"], reason: str = "") -> Report:
+    """Return mean and 10th and 90th percentile; without values None, and the reason."""
+    if not len(values):
+        return {"mean": None, "p10": None, "p90": None, "reason": reason}
+    low, high = np.percentile(values, [10, 90])
+    return {"mean": float(values.mean()), "p10": float(low), "p90": float(high)}
+
+
+def estimate(values: Bool[np.ndarray, " N"] | Float[np.ndarray, " N"]) -> Report:
     """Return mean, standard error of the mean (None for one value) and number of the values.
 
     Values are taken as independent. Windows of one game may overlap, which makes the true error

@@ -11,6 +11,7 @@ from genie_gym.data.batch import to_float
 from genie_gym.evaluation.config import EvaluationConfig
 from genie_gym.evaluation.estimates import Report, estimate, ratio
 from genie_gym.evaluation.paddle import STILL, commands, way_between, why_unseen
+from genie_gym.evaluation.pixels import psnr
 from genie_gym.evaluation.rollout import Heldout
 from genie_gym.models.world import World
 
@@ -84,27 +85,25 @@ def heeding(
         past, target = to_float(clips[:, :-1]), to_float(clips[:, -1])
         guess = _predict(world, past, codes[part]), _predict(world, past, shuffled[part])
         squared = [(x - target).square() for x in (*guess, past[:, -1])]
-        is_changed = ((past[:, -1] - target).abs().amax(-1, keepdim=True) > 1 / 255).float()
+        is_changed = (past[:, -1] != target).any(-1, keepdim=True)
         whole = [x.mean((1, 2, 3)) for x in squared]
-        # Pixels weigh alike; a frame without a changed one gives NaN.
-        changed = [
+        # A frame without a changed pixel gives NaN.
+        where = [
             (x * is_changed).sum((1, 2, 3)) / (3 * is_changed.sum((1, 2, 3)))
             for x in (squared[0], squared[2])
         ]
-        errors.append(torch.stack([*whole, *changed]).double().cpu().numpy())
+        errors.append(torch.stack([*whole, *where]).double().cpu().numpy())
     mse, shuffled_mse, copy_mse, changed_mse, changed_copy = np.concatenate(errors, axis=1)
     does_change = ~np.isnan(changed_mse)
-    psnr, copy_psnr = (
-        -10 * np.log10(np.maximum(x[does_change], 1e-10)) for x in (changed_mse, changed_copy)
-    )
+    changed, copied = psnr(changed_mse[does_change]), psnr(changed_copy[does_change])
     return {
         "mse": estimate(mse),
         "shuffled_mse": estimate(shuffled_mse),
         "copy_mse": estimate(copy_mse),
         "code_gain": ratio(shuffled_mse, mse),
-        "psnr_changed": estimate(psnr),
-        "copy_psnr_changed": estimate(copy_psnr),
-        "gain_over_copy": estimate(psnr - copy_psnr),
+        "psnr_changed": estimate(changed),
+        "copy_psnr_changed": estimate(copied),
+        "gain_over_copy": estimate(changed - copied),
     }
 
 

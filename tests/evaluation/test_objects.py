@@ -106,29 +106,16 @@ def test_a_slight_blur_makes_no_balls_and_loses_few(play):
     assert (found.num_balls == clean.num_balls).mean() >= 0.98
 
 
-def draw(*balls, own=None, opponent=None):
-    """Return a small frame of the drawn field; objects are given by their raw top and left."""
-    raw = np.full((210, 160, 3), (144, 72, 17), np.uint8)
-    raw[24:34] = raw[194:] = 236
-    if own is not None:
-        raw[own : own + 16, 140:144] = (92, 186, 92)
-    if opponent is not None:
-        raw[opponent : opponent + 16, 16:20] = (213, 130, 74)
-    for top, left in balls:
-        raw[top : top + 4, left : left + 2] = 236
-    return cv2.resize(raw, (64, 64), interpolation=cv2.INTER_AREA)
-
-
 @pytest.mark.parametrize("top", [34, 35, 60, 101, 188, 190])
 @pytest.mark.parametrize("left", [0, 13, 14, 16, 17, 19, 20, 77, 78, 138, 140, 141, 143, 144, 158])
-def test_a_ball_is_found_wherever_it_is_also_over_a_paddle(top, left):
+def test_a_ball_is_found_wherever_it_is_also_over_a_paddle(draw, top, left):
     frame = draw((top, left), own=min(top, 178), opponent=min(top, 178))
     found = find_objects(frame[None])
     assert found.num_balls.tolist() == [1]
     assert np.allclose(found.ball_yx, [[_row(top + 2), _column(left + 1)]], atol=0.5)
 
 
-def test_an_empty_field_holds_nothing():
+def test_an_empty_field_holds_nothing(draw):
     found = find_objects(draw()[None])
     assert found.num_balls.tolist() == [0]
     assert not found.ball_seen.any()
@@ -136,17 +123,17 @@ def test_an_empty_field_holds_nothing():
     assert np.isnan([found.own_paddle_y, found.opponent_paddle_y]).all()
 
 
-def test_every_frames_balls_are_counted_on_their_own():
+def test_every_frames_balls_are_counted_on_their_own(draw):
     frames = [draw(), draw((40, 30), (100, 90)), draw((190, 30)), draw((34, 30))]
     assert find_objects(np.array(frames)).num_balls.tolist() == [0, 2, 1, 1]
 
 
-def test_of_two_balls_the_larger_is_given():
+def test_of_two_balls_the_larger_is_given(draw):
     frame = draw((40, 30), (100, 90), (104, 90))
     assert np.allclose(find_objects(frame[None]).ball_yx, [[_row(104), _column(91)]], atol=0.2)
 
 
-def test_long_and_empty_clips_are_like_single_frames():
+def test_long_and_empty_clips_are_like_single_frames(draw):
     frames = np.array([draw((40, 30)), draw()] * 300)
     assert find_objects(frames).num_balls.tolist() == [1, 0] * 300
     assert find_objects(frames[:0]).ball_yx.shape == (0, 2)

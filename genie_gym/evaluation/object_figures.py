@@ -1,0 +1,168 @@
+"""Ball and paddles of imagined Pong beside the real game's: what pixel averages hide.
+
+A serve cannot be known from the frames, so ball figures count windows that show the ball in at
+least 2 of the last 4 context frames, up to the next point of the real game. Paddle figures count
+all windows.
+
+Pong's pause, measured on 60,000 steps of held-out play (frame skip 4): after each of 506 points the
+ball is gone for 15 or 16 frames, of which the first is the point's or the one after it. Outside of
+these pauses and those at a game's start, one frame in 300 shows no ball and none the wrong
+number of paddles; in a pause the opponent's paddle may lie off the field.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from genie_gym.evaluation.estimates import Report, mean_or_none
+from genie_gym.evaluation.events import TOLERANCE, told_rewards
+from genie_gym.evaluation.objects import PongObjects, find_objects
+from genie_gym.evaluation.prediction import divide
+from genie_gym.evaluation.rollout import Rollouts
+from genie_gym.models.world import World
+
+SERVE_PAUSE = 16
+"""Frames without a ball after a point."""
+
+
+def objects(world: World, rollouts: Sequence[Rollouts], long: Rollouts | str) -> Report:
+    """Return where ball and paddles are after 1, 2, 5, ... imagined steps, and how long they last.
+
+    Args:
+        world: the world that imagined.
+        rollouts: free rollouts, the shortest first; a step is measured on the first that reach it.
+        long: rollouts that are asked whether they still show Pong, or why there are none.
+    """
+    if world.config.game != "Pong":
+        return {"reason": f"objects are found in Pong alone; this world is of {world.config.game}"}
+    report: Report = {"by_step": {}}
+    for some, steps in divide(rollouts):
+        counts = shows_ball(some.context)[:, None] & is_before_point(some)
+        for step in steps:
+            report["by_step"][step] = _at_step(some, counts[:, step - 1], step)
+    report |= _lost_or_doubled(rollouts[0])
+    report["long"] = {"reason": long} if isinstance(long, str) else _still_pong(world, long)
+    return report
+
+
+def shows_ball(context: UInt8[np.ndarray, "N context H W C"]) -> Bool[np.ndarray, " N"]:
+    """Return which contexts show the ball in at least 2 of their last 4 frames."""
+    last = context[:, -4:]
+    seen = find_objects(last.reshape(-1, *last.shape[2:])).ball_seen.reshape(last.shape[:2])
+    return np.asarray(seen.sum(1) >= min(2, last.shape[1]))
+
+
+def is_before_point(rollouts: Rollouts) -> Bool[np.ndarray, "N T"]:
+    """Return which steps the real game took before it made a point."""
+    return np.asarray(np.cumsum(rollouts.rewards != 0, axis=1) == 0)
+
+
+def ball_error(real: PongObjects, guess: PongObjects) -> Float[np.ndarray, " N"]:
+    """Return the distance of the balls in pixels; NaN where one of them is not seen."""
+    return np.asarray(np.linalg.norm(real.ball_yx - guess.ball_yx, axis=-1))
+
+
+def share_near(
+    error: Float[np.ndarray, " N"], is_shown: Bool[np.ndarray, " N"], limit: int
+) -> float | None:
+    """Return the share of shown objects within so many pixels; one not found is a miss."""
+    return mean_or_none(np.nan_to_num(error[is_shown], nan=np.inf) <= limit)
+
+
+def _at_step(rollouts: Rollouts, counts: Bool[np.ndarray, " N"], step: int) -> Report:
+    real = find_objects(rollouts.real[:, step - 1])
+    guess = find_objects(rollouts.imagined[:, step - 1])
+    last = find_objects(rollouts.context[:, -1])
+    shown = counts & real.ball_seen
+    error = ball_error(real, guess)
+    report: Report = {
+        "scored": int(counts.sum()),
+        "ball_within_2px": share_near(error, shown, 2),
+        "copy_ball_within_2px": share_near(ball_error(real, last), shown, 2),
+        "ball_lost": mean_or_none(~guess.ball_seen[shown]),
+        "ball_doubled": mean_or_none(guess.num_balls[counts] > 1),
+        **_median_and_mean("ball", error[counts]),
+    }
+    if not shown.any():
+        report["reason"] = "no window shows the ball here before the next point"
+    for name in ("own", "opponent"):
+        y, guessed, stays = (getattr(found, f"{name}_paddle_y") for found in (real, guess, last))
+        is_there = ~np.isnan(y)
+        report[f"{name}_paddle_within_2px"] = share_near(np.abs(y - guessed), is_there, 2)
+        report[f"copy_{name}_paddle_within_2px"] = share_near(np.abs(y - stays), is_there, 2)
+        report |= _median_and_mean(f"{name}_paddle", np.abs(y - guessed))
+    return report
+
+
+def _median_and_mean(name: str, error: Float[np.ndarray, " N"]) -> Report:
+    """Return the errors in pixels where the object is found in both frames."""
+    found = error[~np.isnan(error)]
+    median = float(np.median(found)) if len(found) else None
+    return {f"{name}_median_error": median, f"{name}_mean_error": mean_or_none(found)}
+
+
+def _lost_or_doubled(rollouts: Rollouts) -> Report:
+    """Return how many of 100 imagined frames have no ball or several, outside serve pauses.
+
+    A frame counts when the real game shows its ball at that step and has made no point since the
+    context. A point that the world makes on its own is no excuse.
+    """
+    counts = shows_ball(rollouts.context)[:, None] & is_before_point(rollouts)
+    real, guess = find_objects(rollouts.real[counts]), find_objects(rollouts.imagined[counts])
+    wrong = (guess.num_balls != 1)[real.ball_seen]
+    if not len(wrong):
+        return {"lost_or_doubled_per_100": None, "reason": "the real game shows no ball"}
+    return {"lost_or_doubled_per_100": 100 * float(wrong.mean()), "frames_in_play": len(wrong)}
+
+
+def _still_pong(world: World, long: Rollouts) -> Report:
+    """Return the share of frames that could be of a game of Pong, up to the game's imagined end."""
+    told = told_rewards(world, long)
+    has_ended = np.cumsum(long.terminated_prob > 0.5, axis=1) > 0
+    imagined: list[Bool[np.ndarray, "frames 3"]] = []
+    real = []
+    games = np.flatnonzero(shows_ball(long.context))  # others may begin in a pause
+    for game in games:
+        ticks = could_be_pong(find_objects(long.imagined[game]), told[game] != 0)
+        imagined.append(ticks[~has_ended[game]])
+        real.append(could_be_pong(find_objects(long.real[game]), long.rewards[game] != 0))
+    ticks = np.concatenate(imagined)
+    points = (told[games] != 0)[~has_ended[games]].sum()
+    report: dict[str, Any] = {
+        "rollouts": len(games),
+        "steps": long.real.shape[1],
+        "frames": len(ticks),
+        "games_ended": int(has_ended[games, -1].sum()),
+        "still_pong": mean_or_none(np.asarray(ticks.all(1))),
+        "real_still_pong": mean_or_none(np.asarray(np.concatenate(real).all(1))),
+        "ball_or_pause": mean_or_none(ticks[:, 0]),
+        "both_paddles": mean_or_none(np.asarray(ticks[:, 1:].all(1))),
+        "points_per_1000": 1000 * float(points) / max(len(ticks), 1),
+        "real_points_per_1000": 1000 * float((long.rewards[games] != 0).mean()),
+    }
+    if not len(ticks):
+        report["reason"] = "the world ended every game at its first step"
+    return report
+
+
+def could_be_pong(found: PongObjects, is_point: Bool[np.ndarray, " T"]) -> Bool[np.ndarray, "T 3"]:
+    """Tick off what every frame of a game needs: ball or serve pause, own and opponent's paddle.
+
+    A pause is at most `SERVE_PAUSE` frames without a ball, the first within 2 steps of a point; in
+    a pause, the opponent's paddle may be off the field.
+
+    Args:
+        found: the game's objects, frame by frame.
+        is_point: which of the steps that led to these frames made a point.
+    """
+    num_frames = len(is_point)
+    is_pause = np.zeros(num_frames, bool)
+    edges = np.flatnonzero(np.diff(~found.ball_seen, prepend=False, append=False))
+    for start, end in edges.reshape(-1, 2):
+        if is_point[max(start - TOLERANCE, 0) : start + TOLERANCE + 1].any():
+            is_pause[start : min(end, start + SERVE_PAUSE)] = True
+    has_ball = (found.num_balls == 1) | is_pause
+    has_opponent = ~np.isnan(found.opponent_paddle_y) | is_pause
+    return np.stack([has_ball, ~np.isnan(found.own_paddle_y), has_opponent], axis=1)
