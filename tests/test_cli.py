@@ -233,7 +233,13 @@ def test_an_evaluation_on_frames_of_another_size_is_refused(pipeline, out, tmp_p
     assert main(["collect", "Pong", "--out", str(tmp_path / "small"), *small]) == 0
     arguments = ["evaluate", pipeline.bundle, "--data", tmp_path / "small", "--out", out]
     line = refused(arguments, capsys)
-    assert "frames must be (B, T, 64, 64, 3), got" in line and "Resize them" in line
+    assert "holds frames of shape (32, 32, 3), but the world imagines (64, 64, 3)" in line
+
+
+def test_an_unknown_size_of_an_evaluation_is_refused(pipeline, out, capsys):
+    arguments = ["evaluate", pipeline.bundle, "--data", pipeline.recording, "--out", out]
+    line = refused([*arguments, "--set", "far_window=3"], capsys)
+    assert "unknown key 'far_window'. Did you mean 'far_windows'?" in line
 
 
 def test_a_folder_without_a_run_is_not_exported(out, tmp_path, capsys):

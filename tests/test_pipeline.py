@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import gymnasium as gym
 import imageio.v3 as iio
@@ -10,6 +11,7 @@ import genie_gym  # noqa: F401  (registers the ids)
 from genie_gym.cli import main
 from genie_gym.data.hdf5 import Recording
 from genie_gym.data.verify import find_faults
+from genie_gym.models.bundle import read_card
 from genie_gym.models.stack import STAGES
 
 
@@ -74,17 +76,25 @@ def test_info_prints_the_card_with_sizes(pipeline, capsys):
 
 
 def test_evaluate_writes_a_report(pipeline, held_out, tmp_path, capsys):
-    sizes = ["--windows", "8", "--horizon", "2", "--num-maskgit-steps", "1", "--device", "cpu"]
-    arguments = ["evaluate", str(pipeline.bundle), "--data", str(held_out)]
+    sizes = ["--windows=8", "--horizon=2", "--num-maskgit-steps=1", "--device=cpu"]
+    sizes += ["--set", "far_windows=0", "long_windows=0", "num_events=2", "forced_windows=0"]
+    bundle = shutil.copytree(pipeline.bundle, tmp_path / "bundle")
+    arguments = ["evaluate", str(bundle), "--data", str(held_out), "--update-card"]
     assert main([*arguments, "--out", str(tmp_path), *sizes]) == 0
-    assert str(tmp_path / "report.json") in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert str(tmp_path / "report.json") in printed
+    assert "reconstruction MSE" in printed
 
     text = (tmp_path / "report.json").read_text()
     assert "NaN" not in text
     report = json.loads(text)
-    assert set(report) == {"data", "reconstruction", "rollout", "events", "latent_actions"}
+    assert {"data", "reconstruction", "prediction", "objects", "rewards", "bars"} <= set(report)
     assert report["data"]["frames"] == 121
-    assert set(report["rollout"]["by_step"]) == {"1", "2"}
+    assert set(report["prediction"]["by_step"]) == {"1", "2"}
+    bars = {row["figure"]: row["value"] for row in report["bars"]}
+    figures = read_card(bundle)["figures"]
+    assert figures["data"] == report["data"]
+    assert {name: row["value"] for name, row in figures["bars"].items()} == bars
     assert not list(tmp_path.glob("*.part"))
 
 

@@ -21,6 +21,7 @@ class Bar:
 
 
 _POINTS = "rewards.by_step.20"
+_LATENT = "control.latent_actions"
 BARS = (
     Bar("reconstruction MSE", ("reconstruction.mse",), 5e-5, 1e-5, is_low=True),
     Bar("ball within 1 px after reconstruction", ("reconstruction.ball_within_1px",), 0.99, 0.999),
@@ -56,9 +57,14 @@ BARS = (
     Bar("bias of the expected reward per step", (f"{_POINTS}.bias",), 0.002, 0.0005, is_low=True),
     Bar("game ends found over 20 steps", (f"{_POINTS}.terminated.recall",), 0.90, 0.99),
     Bar("frames of long rollouts that are still Pong", ("objects.long.still_pong",), 0.90, 0.99),
-    Bar("latent mode: agreement", ("control.latent_actions.latent_mode.value",), 0.80, 0.95),
-    Bar("code gain", ("control.latent_actions.code_gain.value",), 1.1, 1.5),
-    Bar("latent actions: dB over copying", ("control.latent_actions.gain_over_copy.value",), 3.0, 8.0),
+    Bar("latent mode: agreement", (f"{_LATENT}.latent_mode.value",), 0.80, 0.95),
+    Bar("code gain", (f"{_LATENT}.code_gain.value",), 1.1, 1.5),
+    Bar(
+        "latent actions: dB over copying",
+        (f"{_LATENT}.gain_over_copy.value",),
+        3.0,
+        8.0,
+    ),
 )
 
 

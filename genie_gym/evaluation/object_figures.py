@@ -6,8 +6,8 @@ all windows.
 
 Pong's pause, measured on 60,000 steps of held-out play (frame skip 4): after each of 506 points the
 ball is gone for 15 or 16 frames, of which the first is the point's or the one after it. Outside of
-these pauses and those at a game's start, one frame in 300 shows no ball and none the wrong
-number of paddles; in a pause the opponent's paddle may lie off the field.
+these pauses and those at a game's start, one frame in 350, on its own, shows no ball, none shows
+two, and both paddles are always there; in a pause the opponent's may be off the field.
 """
 
 from collections.abc import Sequence

@@ -6,6 +6,7 @@ import torch
 
 from genie_gym.data.batch import to_float
 from genie_gym.evaluation.prediction import divide, prediction
+from genie_gym.evaluation.reward_figures import STEP_FIELDS
 from genie_gym.evaluation.rollout import open_heldout, roll_out
 
 
@@ -47,7 +48,9 @@ def test_a_world_that_copies_scores_what_copying_scores(world, rollouts):
 def test_the_mean_skill_is_of_the_pooled_errors(world, rollouts):
     """Copying errs by 2 levels and by 20 on one pixel, the world by 4 and by 0."""
     real = np.repeat(rollouts.context[:, -1:], 5, axis=1)
-    some = replace(rollouts, context=rollouts.context.copy(), real=real.copy(), imagined=real.copy())
+    some = replace(
+        rollouts, context=rollouts.context.copy(), real=real.copy(), imagined=real.copy()
+    )
     some.context[:, :, 0, 0], some.real[:, :, 0, 0], some.imagined[:, :, 0, 0] = 100, 100, 100
     some.real[0, 0, 0, 0], some.imagined[0, 0, 0, 0] = 102, 106
     some.real[1, 0, 0, 0], some.imagined[1, 0, 0, 0] = 120, 120
@@ -71,8 +74,3 @@ def test_a_step_is_measured_on_the_shortest_rollouts_that_reach_it(rollouts):
     )
     (_, near), (_, far) = divide([rollouts, further])
     assert (near, far) == ([1, 2, 5], [10, 20, 25])
-
-
-STEP_FIELDS = (
-    "actions real imagined tokens rewards terminations reward_probs terminated_prob".split()
-)

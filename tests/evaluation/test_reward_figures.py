@@ -20,7 +20,6 @@ LOST, WON = [45, 90, 199], [30, 120]
 CONFIG = EvaluationConfig(context_length=4, horizon=10, num_events=4, forced_windows=3)
 
 
-
 @pytest.fixture(scope="module")
 def heldout():
     """Two games whose frames are black but for the number of their row, in the first pixel."""
