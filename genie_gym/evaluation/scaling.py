@@ -36,8 +36,6 @@ BASE_LENGTH, BASE_BATCH = 8, 2
 """What the dimensions that do not vary are kept at."""
 MAX_EXPONENT = 1.2
 """More than linear growth, with room for noise in the seconds."""
-REPEATS = 5
-"""Timed runs; the median counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +50,14 @@ class Size:
     """Side of a frame, in those of the config."""
 
 
-def scaling(config: StackConfig, device: torch.device | str = "cpu") -> Report:
+def scaling(config: StackConfig, device: torch.device | str = "cpu", *, repeats: int = 5) -> Report:
     """Return peak bytes and seconds of three forwards by size, with exponents and flags.
 
     `tokenizer_encode` turns frames into tokens, `dynamics_training` is the forward of a training
     step with all that its backward would need, `world_step` one imagined step after a past of T
     frames. Exponents are slopes of least squares through the logarithms. Bytes are those of
     tensors made during the forward and alive at once, weights and inputs left out; on a CPU,
-    scratch inside single kernels is not seen.
+    scratch inside single kernels is not seen. Seconds are the median of `repeats` runs.
     """
     plain = _without_spatial_attention(config)
     sweeps: dict[str, tuple[StackConfig, list[Size], Callable[[Size], int | float]]] = {
@@ -76,7 +74,9 @@ def scaling(config: StackConfig, device: torch.device | str = "cpu") -> Report:
     for name, prepare in FORWARDS.items():
         report["forwards"][name] = {}
         for dimension, (varied, sizes, extent) in sweeps.items():
-            measured = [_measure(prepare, varied, size, torch.device(device)) for size in sizes]
+            measured = [
+                _measure(prepare, varied, size, torch.device(device), repeats) for size in sizes
+            ]
             extents = [extent(size) for size in sizes]
             peaks, seconds = map(list, zip(*measured, strict=True))
             growth = {"bytes": exponent(extents, peaks), "seconds": exponent(extents, seconds)}
@@ -196,6 +196,7 @@ def _measure(
     config: StackConfig,
     size: Size,
     device: torch.device,
+    repeats: int,
 ) -> tuple[int, float]:
     """Return peak bytes and seconds of one forward."""
     height, width = round(config.height * size.factor), round(config.width * size.factor)
@@ -208,7 +209,7 @@ def _measure(
         with _peak_bytes(device) as peak:
             forward()
         seconds = []
-        for _ in range(REPEATS):
+        for _ in range(repeats):
             start = time.perf_counter()
             forward()
             if device.type == "cuda":
