@@ -120,7 +120,8 @@ def latent_mode(
     transitions of that code. A code is then held for three steps and judged as commands are.
     `value` counts every code among the labels alike. Since it is easily high where most codes mean
     "still", `balanced` counts up, still and down alike, and a way that no code means as 0.
-    `in_play` is the map's accuracy on the other recorded transitions.
+    `went` is where the paddle went under each code, whatever the map says, and `in_play` the map's
+    accuracy on the other recorded transitions.
     """
     codes, moves = transitions.codes[:, -1], transitions.classes["move"]
     if len(codes) <= MAP_LABELS:
@@ -128,13 +129,19 @@ def latent_mode(
     shape = (world.num_latent_actions, len(WAYS))
     labelled = count_pairs(codes[:MAP_LABELS], moves[:MAP_LABELS], shape)
     way_of, known = majority_map(labelled), np.flatnonzero(labelled.sum(axis=1))
-    held, agrees = hold(world, heldout, known, way_of[known], "latent", config)
+    held, went = hold(world, heldout, known, way_of[known], "latent", config)
+    agrees = went == way_of[known][held]
     return {
         **even_mean(agrees, held, np.unique(held)),
         "balanced": even_mean(agrees, way_of[known][held], np.arange(len(WAYS))),
         "by_code": {
-            code: {"way": WAYS[way_of[code]], **estimate(agrees[held == i])}
+            code: {
+                "way": WAYS[way_of[code]],
+                **estimate(agrees[held == i]),
+                "went": {name: float((went[held == i] == w).mean()) for w, name in enumerate(WAYS)},
+            }
             for i, code in enumerate(known.tolist())
+            if (held == i).any()
         },
         "labels": MAP_LABELS,
         "in_play": estimate(way_of[codes[MAP_LABELS:]] == moves[MAP_LABELS:]),

@@ -88,19 +88,20 @@ def hold(
     ways: Int64[np.ndarray, " held"],
     source: ActionSource,
     config: EvaluationConfig,
-) -> tuple[Int64[np.ndarray, " N"], Bool[np.ndarray, " N"]]:
+) -> tuple[Int64[np.ndarray, " N"], Float[np.ndarray, " N"]]:
     """Hold each of some actions for NUM_STEPS, from contexts in which the paddle has room.
 
     Args:
         world: the world.
         heldout: where the contexts lie.
         actions: what to hold; the rollouts are shared out evenly.
-        ways: where each action should send the paddle.
+        ways: where each action should send the paddle; it has room that way.
         source: whether the actions are of the game or latent.
         config: how many rollouts, and how they are drawn.
 
     Returns:
-        For each rollout the index of its action in `actions`, and whether the paddle went its way.
+        For each rollout the index of its action in `actions`, and the way the paddle went, NaN if
+        it was lost.
 
     Raises:
         DataError: no episode is long enough, or no context leaves the paddle room.
@@ -123,7 +124,7 @@ def hold(
         temperature=config.temperature,
         num_maskgit_steps=config.num_maskgit_steps,
     )
-    return held, held_way(rollouts.imagined) == ways[held]
+    return held, held_way(rollouts.imagined)
 
 
 def obedience(world: World, heldout: Heldout, config: EvaluationConfig) -> Report:
@@ -138,7 +139,8 @@ def obedience(world: World, heldout: Heldout, config: EvaluationConfig) -> Repor
     """
     command_of = commands(world)
     moving = np.flatnonzero(command_of != STILL)
-    held, is_obeyed = hold(world, heldout, moving, command_of[moving], "real", config)
+    held, went = hold(world, heldout, moving, command_of[moving], "real", config)
+    is_obeyed = went == command_of[moving][held]
     names = [world.card["action_meanings"][action] for action in moving]
     return {
         **estimate(is_obeyed),

@@ -329,6 +329,8 @@ def test_a_latent_mode_that_does_not_move_the_paddle_agrees_on_still_alone(world
     report = latent_actions(same_parts(FrozenWorld, world), play, replace(SMALL, num_windows=9))
     assert report["latent_mode"]["value"] == pytest.approx(1 / 3)
     assert report["latent_mode"]["by_code"][1]["value"] == 1
+    assert report["latent_mode"]["by_code"][0]["way"] == "up"
+    assert report["latent_mode"]["by_code"][0]["went"] == {"up": 0, "still": 1, "down": 0}
 
 
 def test_groups_weigh_alike_and_an_empty_one_counts_nothing():
