@@ -97,6 +97,7 @@ def roll_out(
     horizon: int,
     seed: int = 0,
     actions: Int64[np.ndarray, "N T"] | None = None,
+    context_actions: Int64[np.ndarray, "N past"] | None = None,
     source: ActionSource = "real",
     temperature: float | None = None,
     num_maskgit_steps: int | None = None,
@@ -111,7 +112,9 @@ def roll_out(
         horizon: imagined steps.
         seed: draws the samples; the same seed gives the same rollouts.
         actions: what to play instead of the recorded actions.
-        source: whether `actions` are of the game or latent; the context's are always the game's.
+        context_actions: what the context was reached by, of the same `source`; the recorded
+            actions by default.
+        source: whether the given actions are of the game or latent.
         temperature: sampling temperature; the bundle's by default.
         num_maskgit_steps: refinement steps; the bundle's by default.
 
@@ -124,11 +127,13 @@ def roll_out(
     assert clip.terminations is not None
     last = context_length - 1
     played = clip.actions[:, last:] if actions is None else actions
+    past = clip.actions[:, :last] if context_actions is None else context_actions
+    past_source: ActionSource = "real" if context_actions is None else source
     options = {"source": source, "temperature": temperature, "num_maskgit_steps": num_maskgit_steps}
     parts = []
     for part in np.array_split(np.arange(len(starts)), -(-len(starts) // WINDOWS_AT_ONCE)):
-        frames, past = clip.frames[part, :context_length], clip.actions[part, :last]
-        state = world.encode(torch.from_numpy(frames), torch.from_numpy(past))
+        frames = torch.from_numpy(clip.frames[part, :context_length])
+        state = world.encode(frames, torch.from_numpy(past[part]), past_source)
         parts.append(_imagine(world, state, torch.from_numpy(played[part]), generator, options))
     imagined, tokens, reward_probs, terminated_prob = map(np.concatenate, zip(*parts, strict=True))
     return Rollouts(
