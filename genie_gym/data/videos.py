@@ -211,12 +211,14 @@ def _decode(video: Path) -> Iterator[TimedFrame[av.VideoFrame]]:
             if image.is_corrupt or image.pts is None or image.time_base is None:
                 raise av.error.InvalidDataError(0, "a frame is corrupt or has no timestamp")
             begin = image.pts * image.time_base
-            if last is not None and begin - last > LONGEST_GAP:
-                raise av.error.InvalidDataError(0, f"no frame for {float(begin - last):.0f} s")
+            duration = (image.duration or 0) * image.time_base
+            gap = max(duration, begin - last if last is not None else 0)
+            if gap > LONGEST_GAP:
+                raise av.error.InvalidDataError(0, f"no frame for {float(gap):.0f} s")
             last = begin
             yield TimedFrame(
                 begin=begin,
-                end=begin + (image.duration or 0) * image.time_base,
+                end=begin + duration,
                 # Coarser clocks, as in avi, count whole frames and round nothing.
                 tick=min(image.time_base, Fraction(1, 1000)),
                 image=image,

@@ -1,6 +1,7 @@
 """Videos whose frames say their own number: eight stripes, white where a bit is set."""
 
 import json
+import struct
 import subprocess
 from fractions import Fraction
 
@@ -210,6 +211,14 @@ def truncated(path):
     path.write_bytes(content[: len(content) // 2])
 
 
+def held_for_days(path):
+    """Give the only frame the longest duration that the table of mp4 can hold."""
+    content = bytearray(write_numbered(path, 1).read_bytes())
+    table = content.index(b"stts")
+    content[table + 16 : table + 20] = struct.pack(">I", 2**31 - 1)
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     ("make", "text"),
     [
@@ -222,6 +231,7 @@ def truncated(path):
         (lambda path: path.write_bytes(b""), r"bad.mp4 cannot be decoded as video: Invalid data"),
         (truncated, r"bad.mp4 cannot be decoded as video: Invalid data found"),
         (damaged, r"bad.mp4 cannot be decoded as video: .*ffmpeg -i bad.mp4 repaired.mp4"),
+        (held_for_days, r"bad.mp4 cannot be decoded as video: no frame for 139810 s"),
         (without_pictures, r"bad.mp4 holds no pictures, only other streams. Leave it out"),
         (without_frames, r"bad.mp4 holds no frame. Leave it out, or record it again"),
     ],
