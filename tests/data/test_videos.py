@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import av
 import h5py
+import imageio.v2 as imageio
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from genie_gym.data.videos import ImportConfig, Judge, TimedFrame, import_videos
 from genie_gym.data.windows import EpisodeWindows
 from genie_gym.errors import ConfigError, DataError
 
-CODECS = {"mp4": "libx264", "mov": "libx264", "webm": "libvpx", "avi": "mpeg4"}
+CODECS = {"mp4": "libx264", "mov": "libx264", "mkv": "libx264", "webm": "libvpx", "avi": "mpeg4"}
 WIDTH, HEIGHT = 64, 32
 DEFECTS = ("frozen", "black", "cuts", "duplicate", "filter")
 BITS = 1 << np.arange(8)
@@ -219,6 +220,15 @@ def held_for_days(path):
     path.write_bytes(content)
 
 
+def list_of_files(path):
+    """Name a file that is not there: opening it would be another error."""
+    path.write_text("ffconcat version 1.0\nfile absent.mp4\n")
+
+
+def animation(path):
+    imageio.mimwrite(path, [numbered(index) for index in range(9)], format="gif")
+
+
 @pytest.mark.parametrize(
     ("make", "text"),
     [
@@ -232,6 +242,8 @@ def held_for_days(path):
         (truncated, r"bad.mp4 cannot be decoded as video: Invalid data found"),
         (damaged, r"bad.mp4 cannot be decoded as video: .*ffmpeg -i bad.mp4 repaired.mp4"),
         (held_for_days, r"bad.mp4 cannot be decoded as video: no frame for 139810 s"),
+        (list_of_files, r"bad.mp4 is not in the format of mp4, .*: it begins with b'ffconcat vers"),
+        (animation, r"bad.mp4 is not in the format of mp4, .*: it begins with b'GIF8"),
         (without_pictures, r"bad.mp4 holds no pictures, only other streams. Leave it out"),
         (without_frames, r"bad.mp4 holds no frame. Leave it out, or record it again"),
     ],
