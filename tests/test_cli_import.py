@@ -55,7 +55,7 @@ def test_size_may_be_one_side(video, tmp_path):
     [
         ("--size=160*90", "size must be WIDTHxHEIGHT or one side, as 160x90 or 64, got '160*90'"),
         ("--size=0", "size must be at least 8x8 pixels, got 0x0"),
-        ("--fps=-1", "fps must be above 0 and at most 1000, got -1.0"),
+        ("--fps=-1", "fps must lie in [0.001, 1000], got -1.0"),
         ("--clip-length=0", "clip_length must be at least 2, got 0"),
         ("--min-quality=2", "min_quality must lie in [0, 1], got 2.0"),
     ],

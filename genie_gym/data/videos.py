@@ -53,8 +53,8 @@ class ImportConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if not 0 < self.fps <= 1000:
-            raise ConfigError(f"fps must be above 0 and at most 1000, got {self.fps}")
+        if not 0.001 <= self.fps <= 1000:
+            raise ConfigError(f"fps must lie in [0.001, 1000], got {self.fps}")
         if min(self.width, self.height) < GRID:
             raise ConfigError(
                 f"size must be at least {GRID}x{GRID} pixels, got {self.width}x{self.height}"

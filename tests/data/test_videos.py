@@ -132,6 +132,10 @@ def test_a_file_says_where_each_clip_comes_from(video, tmp_path):
     assert about["quality"] == 1 - max(about[key] for key in DEFECTS)
 
 
+def test_of_the_lowest_rate_one_frame_is_left(video, tmp_path):
+    assert numbers(load(video, tmp_path / "out", fps=0.001).frames) == [0]
+
+
 @pytest.mark.parametrize("angle", [0, 90, 180, 270])
 def test_a_video_that_was_filmed_sideways_stands_upright(tmp_path, angle):
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
@@ -278,8 +282,9 @@ def test_two_imports_do_not_write_one_folder(video, tmp_path):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"fps": 0}, "fps must be above 0 and at most 1000, got 0"),
-        ({"fps": float("nan")}, "fps must be above 0 and at most 1000, got nan"),
+        ({"fps": 0}, r"fps must lie in \[0.001, 1000\], got 0"),
+        ({"fps": 0.0004}, r"fps must lie in \[0.001, 1000\], got 0.0004"),
+        ({"fps": float("nan")}, r"fps must lie in \[0.001, 1000\], got nan"),
         ({"height": 7}, "size must be at least 8x8 pixels, got 160x7"),
         ({"clip_length": 1}, "clip_length must be at least 2, got 1"),
         ({"min_quality": 1.5}, r"min_quality must lie in \[0, 1\], got 1.5"),
