@@ -84,7 +84,10 @@ def list_shards(path: Path) -> list[Path]:
         raise DataError(f"{path} holds no closed shard (shard-*.h5). Record one, or --resume it")
     for shard in shards:
         if not os.path.lexists(shard):
-            raise DataError(f"{shard} is missing, but the manifest lists it. Restore it")
+            raise DataError(
+                f"{shard} is missing, but the manifest lists it. Restore it, or go on without it: "
+                f"genie-gym data repair {path}, then collect --resume"
+            )
     return shards
 
 

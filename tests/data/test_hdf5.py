@@ -129,7 +129,8 @@ def test_a_folder_without_shards_is_refused(tmp_path):
 
 def test_a_missing_shard_is_named(folder):
     (folder / "shard-00000.h5").unlink()
-    with pytest.raises(DataError, match=r"shard-00000.h5 is missing, but the manifest lists it"):
+    cure = rf"Restore it, .*: genie-gym data repair {folder}, then collect --resume"
+    with pytest.raises(DataError, match=rf"shard-00000.h5 is missing, but the manifest .*{cure}"):
         Recording.open(folder)
 
 
