@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from genie_gym.cli_data import add_data
+from genie_gym.cli_data import add_data, seed_number
 from genie_gym.errors import GenieError
 
 STAGE_NAMES = ("tokenizer", "lam", "dynamics", "reward")
@@ -48,14 +48,6 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(command("evaluate", evaluate, "judge a world on held-out play"))
     _add_info(command("info", info, "print the card of a world"))
     return parser
-
-
-def seed_number(text: str) -> int:
-    """Return a seed; numpy and torch take none below 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be 0 or more, got {value}")
-    return value
 
 
 def frame_size(text: str) -> int | None:

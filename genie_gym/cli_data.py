@@ -72,6 +72,14 @@ def show(options: argparse.Namespace) -> None:
     print(f"wrote {sheet} and {film}")
 
 
+def seed_number(text: str) -> int:
+    """Return a seed that numpy and torch take and HDF5 stores: 0 to 2**63 - 1."""
+    value = int(text)
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 2**63 - 1, got {value}")
+    return value
+
+
 def _add_train_filter(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folder", type=Path, help="its folders good/ and bad/ hold videos: mp4, webm, avi, mov"
@@ -80,7 +88,7 @@ def _add_train_filter(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=300, help="optimizer steps (default: 300)")
     parser.add_argument("--batch-size", type=int, default=32, help="frames a step (default: 32)")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="peak (default: 1e-3)")
-    parser.add_argument("--seed", type=int, default=0, help="0 or more")
+    parser.add_argument("--seed", type=seed_number, default=0, help="0 or more")
     parser.add_argument(
         "--size",
         default="160x90",

@@ -1,7 +1,9 @@
 """`genie-gym data import` and `genie-gym data export`: the way in and the way out."""
 
 import argparse
+import os
 import re
+import shlex
 from pathlib import Path
 
 from genie_gym.errors import ConfigError
@@ -83,6 +85,9 @@ def export_dataset(options: argparse.Namespace) -> None:
     from genie_gym.data.minari_export import export_minari
 
     folder, dataset_id = export_minari(options.recording, options.out)
-    root = str(folder).removesuffix(f"/{dataset_id}") or "/"
-    print(f"wrote {folder}; open it with MINARI_DATASETS_PATH={root}")
-    print(f"python -c \"import minari; print(minari.load_dataset('{dataset_id}'))\"")
+    root = Path(os.path.abspath(folder)).parents[dataset_id.count("/")]
+    print(f"wrote {folder}; open it with")
+    print(
+        f"MINARI_DATASETS_PATH={shlex.quote(str(root))} "
+        f"python -c \"import minari; print(minari.load_dataset('{dataset_id}'))\""
+    )

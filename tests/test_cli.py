@@ -309,6 +309,31 @@ def test_what_the_parser_refuses_exits_with_2(arguments, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("seed", [-1, 2**63, 99999999999999999999])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["demo"],
+        ["collect", "Pong", "--steps=5"],
+        ["train", "--data=d", "--out=o"],
+        ["evaluate", "world", "--data=d"],
+        ["data", "train-filter", "sorted", "--out=o"],
+    ],
+)
+def test_every_command_takes_seeds_that_can_be_stored(arguments, seed, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([*arguments, f"--seed={seed}"])
+    assert end.value.code == 2
+    text = f"argument --seed: must be from 0 to 2**63 - 1, got {seed}"
+    assert text in capsys.readouterr().err
+
+
+def test_the_largest_seed_is_stored(tmp_path):
+    command = ["collect", "Pong", "--steps=5", "--policy=random", "--out", str(tmp_path)]
+    assert main([*command, f"--seed={2**63 - 1}"]) == 0
+    assert Recording.open(tmp_path).attributes["seed"] == 2**63 - 1
+
+
 def test_the_command_exits_with_2_and_one_line(tmp_path):
     command = [sys.executable, "-m", "genie_gym.cli", "collect", "Pnog", "--steps", "5"]
     result = subprocess.run(

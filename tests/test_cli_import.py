@@ -55,7 +55,7 @@ def test_size_may_be_one_side(video, tmp_path):
     [
         ("--size=160*90", "size must be WIDTHxHEIGHT or one side, as 160x90 or 64, got '160*90'"),
         ("--size=0", "size must be at least 8x8 pixels, got 0x0"),
-        ("--fps=-1", "fps must be above 0 and at most 1000, got -1.0"),
+        ("--fps=-1", "fps must lie in [0.001, 1000], got -1.0"),
         ("--clip-length=0", "clip_length must be at least 2, got 0"),
         ("--min-quality=2", "min_quality must lie in [0, 1], got 2.0"),
     ],
@@ -132,15 +132,21 @@ def test_a_text_file_is_no_video(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.mp4"]
 
 
-def test_export_writes_a_minari_dataset_and_says_how_to_open_it(tmp_path, capsys):
+@pytest.mark.parametrize("out", ["./pong-v0", "pong/random-v0"])
+def test_export_writes_a_minari_dataset_and_says_how_to_open_it(tmp_path, capsys, monkeypatch, out):
     pytest.importorskip("minari", reason="minari is not installed: genie-gym[minari]")
-    recording, out = tmp_path / "recording", tmp_path / "sets" / "pong-random-v0"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", "my sets")
+    recording = tmp_path / "recording"
     assert main(["collect", "Pong", "--out", str(recording), "--steps=20", "--policy=random"]) == 0
     capsys.readouterr()
     assert run("export", recording, "--format=minari", "--out", out) == 0
     opening, command = capsys.readouterr().out.splitlines()
-    assert opening == f"wrote {out}; open it with MINARI_DATASETS_PATH={out.parent}"
-    assert "minari.load_dataset('pong-random-v0')" in command
+    assert opening.endswith("; open it with")
+    command = command.replace("python", sys.executable)
+    result = subprocess.run(command, shell=True, cwd="/", capture_output=True, text=True)
+    assert "MinariDataset" in result.stdout, result.stderr
 
 
 def test_export_without_minari_is_one_line(tmp_path, capsys, monkeypatch):

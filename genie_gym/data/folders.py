@@ -16,8 +16,10 @@ def new_folder(out: Path) -> Iterator[Path]:
     Raises:
         DataError: `out` is there and not an empty folder, or somebody else is writing it.
     """
-    out = Path(os.path.abspath(out))
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+    # What a link leads to is replaced, not the link.
+    out = Path(os.path.realpath(out))
+    is_empty = out.is_dir() and not any(out.iterdir())
+    if os.path.lexists(out) and not is_empty:
         raise DataError(f"{out} is there already and not empty. Name another --out, or delete it")
     part = out.with_name(f".{out.name}.part")
     part.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import fnmatch
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,12 +84,15 @@ def list_shards(path: Path) -> list[Path]:
         raise DataError(f"{path} holds no closed shard (shard-*.h5). Record one, or --resume it")
     for shard in shards:
         if not os.path.lexists(shard):
-            raise DataError(f"{shard} is missing, but the manifest lists it. Restore it")
+            raise DataError(
+                f"{shard} is missing, but the manifest lists it. Restore it, or go on without it: "
+                f"genie-gym data repair {path}, then collect --resume"
+            )
     return shards
 
 
 def find_shards(folder: Path) -> list[Path]:
-    """Return all closed shards that lie in a folder, by name, whatever the manifest lists.
+    """Return all closed shards that lie in a folder, by number, whatever the manifest lists.
 
     Raises:
         DataError: the folder cannot be read.
@@ -97,7 +101,13 @@ def find_shards(folder: Path) -> list[Path]:
         names = os.listdir(folder)
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror}. Check its rights") from error
-    return [folder / name for name in sorted(fnmatch.filter(names, SHARD_PATTERN))]
+    return [folder / name for name in sorted(fnmatch.filter(names, SHARD_PATTERN), key=_order)]
+
+
+def _order(name: str) -> tuple[bool, int, str]:
+    """Rank shards by number, for from 100000 on it is longer; other names come last."""
+    number = re.fullmatch(r"shard-(\d+)\.h5", name)
+    return (number is None, int(number[1]) if number else 0, name)
 
 
 @contextmanager

@@ -6,8 +6,7 @@ from types import EllipsisType
 
 import h5py
 import numpy as np
-from isal import isal_zlib
-from isal.igzip_lib import IsalError
+from isal.igzip_lib import DECOMP_ZLIB, IgzipDecompressor, IsalError
 from jaxtyping import Int, Int64, UInt8
 
 from genie_gym.data.layout import Layout, opened
@@ -89,14 +88,17 @@ class StoredFrames:
         # inflating, and two threads that share it are no faster.
         offset, size = piece.place
         num_bytes = FRAMES_PER_CHUNK * int(np.prod(self.shape[1:]))
+        stream = IgzipDecompressor(DECOMP_ZLIB)
         try:
             with path.open("rb", buffering=0) as file:
                 file.seek(offset)
-                content = isal_zlib.decompress(file.read(size), bufsize=num_bytes)
+                # A byte more than there should be: the checksum after the last is read, and a
+                # stream that never ends is not.
+                content = stream.decompress(file.read(size), num_bytes + 1)
         except (OSError, IsalError) as error:  # type: ignore[misc]  # its stub is mistaken
             raise DataError(_damage_text(path, piece, str(error))) from error
-        if len(content) != num_bytes:
-            text = f"{len(content)} bytes instead of {num_bytes}"
+        if len(content) != num_bytes or not stream.eof:
+            text = f"they are no whole stream of {num_bytes} bytes"
             raise DataError(_damage_text(path, piece, text))
         return np.frombuffer(content, np.uint8).reshape(FRAMES_PER_CHUNK, *self.shape[1:])
 
@@ -136,16 +138,16 @@ def read_frames(
 def _find_pieces(file: h5py.File, layout: Layout, shard: int) -> list[Piece]:
     """Return the pieces of one file, in order: its chunks, if they are as format version 1 says."""
     dataset = file[layout.frames_key]
-    is_chunked = _is_chunked_as_written(file, dataset)
+    chunks: dict[int, h5py.h5d.StoreInfo] = {}
+    if _is_chunked_as_written(file, dataset):
+        # To ask for one chunk takes HDF5 as long as to go through all.
+        dataset.id.chunk_iter(lambda chunk: chunks.update({chunk.chunk_offset[0]: chunk}))
     pieces = []
     for first in range(0, layout.num_rows, FRAMES_PER_CHUNK):
-        place = None
-        if is_chunked:
-            chunk = dataset.id.get_chunk_info_by_coord((first, 0, 0, 0))
-            # Nothing is stored of a chunk that was never written, and a mask tells of a chunk
-            # that was stored without its compression.
-            if chunk.size and not chunk.filter_mask:
-                place = (chunk.byte_offset, chunk.size)
+        # Nothing is stored of a chunk that was never written, and a mask tells of a chunk that was
+        # stored without its compression.
+        chunk = chunks.get(first)
+        place = (chunk.byte_offset, chunk.size) if chunk and not chunk.filter_mask else None
         num_rows = min(FRAMES_PER_CHUNK, layout.num_rows - first)
         pieces.append(Piece(shard=shard, first=first, num_rows=num_rows, place=place))
     return pieces

@@ -31,7 +31,9 @@ Image = TypeVar("Image")
 SHARD_BYTES = 2**27
 """Frames of a shard before they are compressed; a shard is collected in memory."""
 LONGEST_GAP = 3600
-"""Seconds without a new frame after which timestamps are taken for damaged."""
+"""Seconds without a new frame, or of one frame, after which timestamps are taken for damaged."""
+FORMATS = "mov,matroska,avi"
+"""FFmpeg's names of what is read: mov is mp4 too, matroska webm. Others may name further files."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,8 +53,8 @@ class ImportConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if not 0 < self.fps <= 1000:
-            raise ConfigError(f"fps must be above 0 and at most 1000, got {self.fps}")
+        if not 0.001 <= self.fps <= 1000:
+            raise ConfigError(f"fps must lie in [0.001, 1000], got {self.fps}")
         if min(self.width, self.height) < GRID:
             raise ConfigError(
                 f"size must be at least {GRID}x{GRID} pixels, got {self.width}x{self.height}"
@@ -112,7 +114,7 @@ def import_videos(
     """Write a recording of all clips of the videos; the folder appears only when it is whole.
 
     Args:
-        videos: files that PyAV decodes: mp4, webm, avi, mov and others.
+        videos: mp4, mov, webm, mkv or avi files, whatever they are called.
         out: folder of the recording; must be absent or empty.
         config: how videos are cut into clips.
         judge: a clip's quality is then the smaller of the cheap score and this judge's.
@@ -201,7 +203,7 @@ def resample(frames: Iterable[TimedFrame[Image]], fps: Fraction) -> Iterator[Ima
 
 
 def _decode(video: Path) -> Iterator[TimedFrame[av.VideoFrame]]:
-    with av.open(str(video)) as container:
+    with _opened(video) as container:
         if not container.streams.video:
             raise DataError(f"{video} holds no pictures, only other streams. Leave it out")
         stream = container.streams.video[0]
@@ -211,16 +213,31 @@ def _decode(video: Path) -> Iterator[TimedFrame[av.VideoFrame]]:
             if image.is_corrupt or image.pts is None or image.time_base is None:
                 raise av.error.InvalidDataError(0, "a frame is corrupt or has no timestamp")
             begin = image.pts * image.time_base
-            if last is not None and begin - last > LONGEST_GAP:
-                raise av.error.InvalidDataError(0, f"no frame for {float(begin - last):.0f} s")
+            duration = (image.duration or 0) * image.time_base
+            gap = duration if last is None else max(duration, begin - last)
+            if gap > LONGEST_GAP:
+                raise av.error.InvalidDataError(0, f"no frame for {float(gap):.0f} s")
             last = begin
             yield TimedFrame(
                 begin=begin,
-                end=begin + (image.duration or 0) * image.time_base,
+                end=begin + duration,
                 # Coarser clocks, as in avi, count whole frames and round nothing.
                 tick=min(image.time_base, Fraction(1, 1000)),
                 image=image,
             )
+
+
+def _opened(video: Path) -> av.container.InputContainer:
+    try:
+        return av.open(str(video), options={"format_whitelist": FORMATS})
+    except av.error.ArgumentError as error:
+        with video.open("rb") as file:
+            beginning = file.read(16)
+        raise DataError(
+            f"{video} is not in the format of mp4, mov, webm, mkv or avi: it begins with "
+            f"{beginning!r}. Other formats are not read, for some only name other files. Convert "
+            f"it if you trust it: ffmpeg -i {video.name} converted.mp4"
+        ) from error
 
 
 @contextmanager

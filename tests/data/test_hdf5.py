@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from genie_gym.data.hdf5 import Recording
+from genie_gym.data.layout import find_shards
 from genie_gym.data.manifest import Manifest, read_manifest, write_manifest
 from genie_gym.data.shards import EpisodeRows, ShardWriter
 from genie_gym.errors import DataError
@@ -128,8 +129,16 @@ def test_a_folder_without_shards_is_refused(tmp_path):
 
 def test_a_missing_shard_is_named(folder):
     (folder / "shard-00000.h5").unlink()
-    with pytest.raises(DataError, match=r"shard-00000.h5 is missing, but the manifest lists it"):
+    cure = rf"Restore it, .*: genie-gym data repair {folder}, then collect --resume"
+    with pytest.raises(DataError, match=rf"shard-00000.h5 is missing, but the manifest .*{cure}"):
         Recording.open(folder)
+
+
+def test_shards_are_ordered_by_number(tmp_path):
+    names = ["shard-00002.h5", "shard-99999.h5", "shard-100000.h5", "shard-a.h5", "shard-b.h5"]
+    for name in names:
+        (tmp_path / name).touch()
+    assert [path.name for path in find_shards(tmp_path)] == names
 
 
 def test_a_shard_of_another_recording_is_refused(folder):

@@ -1,4 +1,7 @@
 import pickle
+import time
+import tracemalloc
+import zlib
 from dataclasses import replace
 
 import h5py
@@ -175,6 +178,56 @@ def test_a_flipped_bit_in_compressed_frames_is_noticed(folder):
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"shard-00001.h5: the frames of rows 0 to 15 cannot be"):
         stored[60]
+
+
+def _store(path, content):
+    """Put the bytes where the first chunk of a file's frames lies compressed."""
+    with h5py.File(path, "r+") as file:
+        file["frames"].id.write_direct_chunk((0, 0, 0, 0), content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        zlib.compress(bytes(2**26)),
+        zlib.compress(bytes(16 * 8 * 6 * 3 + 1)),
+        zlib.compress(bytes(16 * 8 * 6 * 3 - 1)),
+        zlib.compress(bytes(16 * 8 * 6 * 3))[:-1],
+    ],
+    ids=["bomb", "a byte more", "a byte less", "checksum cut off"],
+)
+def test_a_chunk_of_another_size_is_noticed_and_never_inflated_whole(folder, content):
+    path = folder / "shard-00001.h5"
+    _store(path, content)
+    stored = Recording.open(path).load(in_memory=False).frames
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"rows 0 to 15 .*: they are no whole stream of 2304 bytes"):
+        stored[3]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
+def test_a_wrong_checksum_is_noticed(folder):
+    content = bytearray(zlib.compress(bytes(16 * 8 * 6 * 3)))
+    content[-1] ^= 1
+    _store(folder / "shard-00001.h5", bytes(content))
+    stored = Recording.open(folder / "shard-00001.h5").load(in_memory=False).frames
+    with pytest.raises(DataError, match=r"rows 0 to 15 .*checksum"):
+        stored[3]
+
+
+def test_opening_takes_time_in_proportion_to_the_length(tmp_path):
+    num_rows = 2**18
+    with h5py.File(tmp_path / "long.h5", "w") as file:
+        settings = {"chunks": (16, 1, 1, 3), "maxshape": (None, 1, 1, 3), "compression": "gzip"}
+        file.create_dataset("frames", data=np.zeros((num_rows, 1, 1, 3), np.uint8), **settings)
+    recording = Recording.open(tmp_path / "long.h5")
+    start = time.perf_counter()
+    stored = recording.load(in_memory=False).frames
+    # 0.2 s; it was 9 s when each chunk was asked for.
+    assert time.perf_counter() - start < 3
+    assert all(piece.place for piece in stored._pieces)
 
 
 def test_a_window_of_tokens_needs_no_frames_on_disk(folder):

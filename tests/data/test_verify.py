@@ -217,3 +217,11 @@ def test_an_unfinished_recording_is_whole_but_noted(whole):
     assert find_faults(whole) == []
     [note] = find_notes(whole)
     assert "is not finished: genie-gym collect --resume goes on with it" in note
+
+
+def test_a_recording_with_a_missing_shard_is_opened_after_the_named_repair(whole):
+    (whole / "shard-00001.h5").unlink()
+    with pytest.raises(DataError, match=rf"genie-gym data repair {whole}, then collect --resume"):
+        Recording.open(whole)
+    assert main(["data", "repair", str(whole)]) == 0
+    assert [episode.episode_id for episode in Recording.open(whole).episodes] == [0, 1, 4, 5]

@@ -1,11 +1,13 @@
 """Videos whose frames say their own number: eight stripes, white where a bit is set."""
 
 import json
+import struct
 import subprocess
 from fractions import Fraction
 
 import av
 import h5py
+import imageio.v2 as imageio
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from genie_gym.data.videos import ImportConfig, Judge, TimedFrame, import_videos
 from genie_gym.data.windows import EpisodeWindows
 from genie_gym.errors import ConfigError, DataError
 
-CODECS = {"mp4": "libx264", "mov": "libx264", "webm": "libvpx", "avi": "mpeg4"}
+CODECS = {"mp4": "libx264", "mov": "libx264", "mkv": "libx264", "webm": "libvpx", "avi": "mpeg4"}
 WIDTH, HEIGHT = 64, 32
 DEFECTS = ("frozen", "black", "cuts", "duplicate", "filter")
 BITS = 1 << np.arange(8)
@@ -130,6 +132,10 @@ def test_a_file_says_where_each_clip_comes_from(video, tmp_path):
     assert about["quality"] == 1 - max(about[key] for key in DEFECTS)
 
 
+def test_of_the_lowest_rate_one_frame_is_left(video, tmp_path):
+    assert numbers(load(video, tmp_path / "out", fps=0.001).frames) == [0]
+
+
 @pytest.mark.parametrize("angle", [0, 90, 180, 270])
 def test_a_video_that_was_filmed_sideways_stands_upright(tmp_path, angle):
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
@@ -210,6 +216,23 @@ def truncated(path):
     path.write_bytes(content[: len(content) // 2])
 
 
+def held_for_days(path):
+    """Give the only frame the longest duration that the table of mp4 can hold."""
+    content = bytearray(write_numbered(path, 1).read_bytes())
+    table = content.index(b"stts")
+    content[table + 16 : table + 20] = struct.pack(">I", 2**31 - 1)
+    path.write_bytes(content)
+
+
+def list_of_files(path):
+    """Name a file that is not there: opening it would be another error."""
+    path.write_text("ffconcat version 1.0\nfile absent.mp4\n")
+
+
+def animation(path):
+    imageio.mimwrite(path, [numbered(index) for index in range(9)], format="gif")
+
+
 @pytest.mark.parametrize(
     ("make", "text"),
     [
@@ -222,6 +245,9 @@ def truncated(path):
         (lambda path: path.write_bytes(b""), r"bad.mp4 cannot be decoded as video: Invalid data"),
         (truncated, r"bad.mp4 cannot be decoded as video: Invalid data found"),
         (damaged, r"bad.mp4 cannot be decoded as video: .*ffmpeg -i bad.mp4 repaired.mp4"),
+        (held_for_days, r"bad.mp4 cannot be decoded as video: no frame for 139810 s"),
+        (list_of_files, r"bad.mp4 is not in the format of mp4, .*: it begins with b'ffconcat vers"),
+        (animation, r"bad.mp4 is not in the format of mp4, .*: it begins with b'GIF8"),
         (without_pictures, r"bad.mp4 holds no pictures, only other streams. Leave it out"),
         (without_frames, r"bad.mp4 holds no frame. Leave it out, or record it again"),
     ],
@@ -256,8 +282,9 @@ def test_two_imports_do_not_write_one_folder(video, tmp_path):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"fps": 0}, "fps must be above 0 and at most 1000, got 0"),
-        ({"fps": float("nan")}, "fps must be above 0 and at most 1000, got nan"),
+        ({"fps": 0}, r"fps must lie in \[0.001, 1000\], got 0"),
+        ({"fps": 0.0004}, r"fps must lie in \[0.001, 1000\], got 0.0004"),
+        ({"fps": float("nan")}, r"fps must lie in \[0.001, 1000\], got nan"),
         ({"height": 7}, "size must be at least 8x8 pixels, got 160x7"),
         ({"clip_length": 1}, "clip_length must be at least 2, got 1"),
         ({"min_quality": 1.5}, r"min_quality must lie in \[0, 1\], got 1.5"),
