@@ -242,6 +242,15 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=seed_number, default=0, help="0 or more")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
     parser.add_argument("--update-card", action="store_true", help="put the bars into its card")
+    for name, what in (("fid", "single frames"), ("fvd", "clips")):
+        parser.add_argument(
+            f"--{name}-network",
+            help=f"TorchScript file that makes features of {what}, for {name.upper()}; loading it "
+            "RUNS CODE from it: name only files you trust",
+        )
+    parser.add_argument(
+        "--scaling", action="store_true", help="also measure time and memory against size"
+    )
     parser.add_argument(
         "--set",
         nargs="+",
@@ -252,7 +261,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Measure a world, print what it should reach, and write report.json."""
+    """Measure a world, print what it should reach, and write the report."""
     from genie_gym.config import from_dict, override
     from genie_gym.evaluation import heldout
     from genie_gym.evaluation.bars import card_figures, table
@@ -268,12 +277,19 @@ def evaluate(options: argparse.Namespace) -> None:
     }
     config = from_dict(EvaluationConfig, override(flags, options.set))
     world = load_world(options.world, device=options.device)
-    report = heldout.evaluate(world, options.data, config)
-    path = heldout.write_report(report, options.out)
+    report = heldout.evaluate(
+        world,
+        options.data,
+        config,
+        out=options.out,
+        frame_network=options.fid_network,
+        clip_network=options.fvd_network,
+        with_scaling=options.scaling,
+    )
     if options.update_card:
         update_figures(find_bundle(options.world), card_figures(report))
     print(table(report["bars"]))
-    print(f"wrote {path}")
+    print(f"wrote {options.out / 'report.html'} and {options.out / 'report.json'}")
 
 
 def _add_info(parser: argparse.ArgumentParser) -> None:

@@ -58,6 +58,12 @@ BARS = (
     Bar("game ends found over 20 steps", (f"{_POINTS}.terminated.recall",), 0.90, 0.99),
     Bar("frames of long rollouts that are still Pong", ("objects.long.still_pong",), 0.90, 0.99),
     Bar("latent mode: agreement", (f"{_LATENT}.latent_mode.value",), 0.80, 0.95),
+    Bar(
+        "latent mode: agreement, ways weighed alike",
+        (f"{_LATENT}.latent_mode.balanced.value",),
+        0.80,
+        0.95,
+    ),
     Bar("code gain", (f"{_LATENT}.code_gain.value",), 1.1, 1.5),
     Bar(
         "latent actions: dB over copying",

@@ -14,20 +14,44 @@ import numpy as np
 from genie_gym.errors import DataError
 from genie_gym.evaluation.bars import bars
 from genie_gym.evaluation.config import EvaluationConfig
+from genie_gym.evaluation.control import control
+from genie_gym.evaluation.distances import FeatureNetwork, distances
 from genie_gym.evaluation.estimates import Report
 from genie_gym.evaluation.object_figures import objects, shows_ball
+from genie_gym.evaluation.pictures import write_pictures
 from genie_gym.evaluation.prediction import prediction
 from genie_gym.evaluation.reconstruction import reconstruction
+from genie_gym.evaluation.report_page import write_report
 from genie_gym.evaluation.reward_figures import rewards
 from genie_gym.evaluation.rollout import Heldout, Rollouts, open_heldout, roll_out
+from genie_gym.evaluation.scaling import scaling
 from genie_gym.models.world import World
 
 
-def evaluate(world: World, path: Path, config: EvaluationConfig) -> Report:
+def evaluate(
+    world: World,
+    path: Path,
+    config: EvaluationConfig,
+    *,
+    out: Path | None = None,
+    frame_network: FeatureNetwork | None = None,
+    clip_network: FeatureNetwork | None = None,
+    with_scaling: bool = False,
+) -> Report:
     """Return every figure as a nested mapping; what cannot be measured is None, with a reason.
+
+    Args:
+        world: the world.
+        path: held-out recording.
+        config: how much is measured.
+        out: folder for `report.json`, `report.html`, films and pictures; None writes nothing.
+        frame_network: features for FID; loading a TorchScript file runs code from it.
+        clip_network: features for FVD; likewise.
+        with_scaling: whether time and memory are measured against size, some minutes more.
 
     Raises:
         DataError: the recording does not fit the world, or is too short.
+        ConfigError: a feature network cannot be loaded.
     """
     heldout = open_heldout(world, path)
     near = draw_rollouts(world, heldout, config.num_windows, config.horizon, config)
@@ -46,19 +70,26 @@ def evaluate(world: World, path: Path, config: EvaluationConfig) -> Report:
         "prediction": prediction(world, free),
         "objects": objects(world, free, long),
         "rewards": rewards(world, heldout, near, config),
+        "control": control(world, heldout, config),
+        "distances": distances(
+            near, frame_network=frame_network, clip_network=clip_network, device=world.device
+        ),
     }
+    if with_scaling:
+        report["scaling"] = scaling(world.config, world.device)
     report["bars"] = bars(report)
+    if out is not None:
+        _write_json(report, out)
+        pictures = write_pictures(world, heldout, free[-1], out, seed=config.seed)
+        write_report(report, out, world, pictures)
     return report
 
 
-def write_report(report: Report, folder: Path) -> Path:
-    """Write `report.json`, which is whole once it has that name; return its path."""
+def _write_json(report: Report, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "report.json"
     temporary = folder / ".report.json.part"
     temporary.write_text(json.dumps(report, indent=2, allow_nan=False))
-    os.replace(temporary, path)
-    return path
+    os.replace(temporary, folder / "report.json")
 
 
 def draw_rollouts(
