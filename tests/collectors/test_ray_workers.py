@@ -149,6 +149,7 @@ def test_ctrl_c_cuts_the_open_episode_and_this_machine_records_the_rest(unbroken
     assert_same_recording(unbroken, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("connection")
 def test_a_connected_process_fills_gaps_of_this_machine_and_stays_connected(unbroken, tmp_path):
     shutil.copytree(unbroken, tmp_path, dirs_exist_ok=True)
@@ -159,6 +160,7 @@ def test_a_connected_process_fills_gaps_of_this_machine_and_stays_connected(unbr
     assert ray.is_initialized()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("connection")
 @pytest.mark.parametrize(
     "what, text",
@@ -174,6 +176,7 @@ def test_what_ends_an_episode_for_good_is_an_error_of_one_kind(fuse, tmp_path, w
     fuse.unlink(missing_ok=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("connection")
 def test_a_worker_that_is_lost_while_idle_is_not_counted_against_an_episode(unbroken, monkeypatch):
     monkeypatch.setattr("collectors.ray_workers.MAX_LOSSES", 1)

@@ -124,6 +124,7 @@ def test_a_squashed_model_stays_within_the_box(tmp_path):
     np.testing.assert_array_equal(actions, actions_of(policy, 0))
 
 
+@pytest.mark.slow  # each worker imports torch
 def test_two_workers_record_what_one_does(tmp_path):
     policy = save(tmp_path, (16, 16, 3), actions=Box(-2, 2, (1,)))
     options = {"steps": 70, "max_episode_steps": 20, "frame_size": 16, "progress": False}

@@ -55,7 +55,8 @@ def test_what_a_backward_will_need_stays_alive():
     assert counter.peak == KILO
 
 
-def test_every_forward_is_measured_against_every_dimension(world):
+def test_every_forward_is_measured_against_every_dimension(world, monkeypatch):
+    monkeypatch.setattr("genie_gym.evaluation.scaling.LENGTHS", (4, 8, 16))
     config = replace(world.config, height=32, width=32)
     report = scaling(config, repeats=1)
     assert set(report["forwards"]) == {"tokenizer_encode", "dynamics_training", "world_step"}
