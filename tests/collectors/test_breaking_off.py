@@ -189,10 +189,13 @@ def kill_at_random(folder, unbroken, steps, rng, *, num_envs):
 
 
 @pytest.mark.slow
-def test_a_hundred_kills_at_random_moments_lose_at_most_the_open_shard(tmp_path, unbroken):
+def test_a_hundred_kills_at_random_moments_lose_at_most_the_open_shard(tmp_path):
     rng = np.random.default_rng(0)
+    # As long as a start takes, so that most kills hit while shards are written.
+    steps, unbroken = 4 * STEPS, tmp_path / "unbroken"
+    resume(unbroken, steps)
     kills = [
-        kill_at_random(tmp_path / f"{index}", unbroken, STEPS, rng, num_envs=1 + index % 2)
+        kill_at_random(tmp_path / f"{index}", unbroken, steps, rng, num_envs=1 + index % 2)
         for index in range(100)
     ]
     # They hit before the first shard, among the shards, and a few came too late.
