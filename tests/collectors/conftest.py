@@ -1,8 +1,26 @@
 import signal
 
+import numpy as np
 import pytest
 
 from collectors.episodes import play_episode
+from genie_gym.data.hdf5 import Recording
+
+KEYS = ("frames", "actions", "rewards", "terminations", "truncations", "episode_ids")
+
+
+@pytest.fixture(scope="session")
+def assert_same_recording():
+    """Return a function that compares two recordings, row for row."""
+
+    def compare(first, second):
+        first, second = Recording.open(first), Recording.open(second)
+        assert first.episodes == second.episodes
+        rows, other_rows = first.load(), second.load()
+        for key in KEYS:
+            np.testing.assert_array_equal(getattr(rows, key), getattr(other_rows, key))
+
+    return compare
 
 
 @pytest.fixture

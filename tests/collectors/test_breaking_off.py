@@ -18,7 +18,6 @@ from genie_gym.data.repair import repair
 from genie_gym.data.verify import find_faults, find_notes
 from genie_gym.errors import DataError
 
-KEYS = ("frames", "actions", "rewards", "terminations", "truncations", "episode_ids")
 STEPS = 1500
 SETTINGS = {"seed": 3, "shard_steps": 150, "max_episode_steps": 100}
 
@@ -58,14 +57,6 @@ def resume(folder, steps, **options):
     return record("Pong", folder, steps=steps, resume=True, progress=False, **SETTINGS, **options)
 
 
-def assert_same_recording(first, second):
-    first, second = Recording.open(first), Recording.open(second)
-    assert first.episodes == second.episodes
-    for key in KEYS:
-        values, other_values = getattr(first.load(), key), getattr(second.load(), key)
-        np.testing.assert_array_equal(values, other_values)
-
-
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     folder = tmp_path_factory.mktemp("unbroken")
@@ -74,7 +65,9 @@ def unbroken(tmp_path_factory):
 
 
 @pytest.mark.parametrize("num_envs", [1, 2])
-def test_ctrl_c_closes_the_open_episode_and_exits_with_130(unbroken, tmp_path, num_envs):
+def test_ctrl_c_closes_the_open_episode_and_exits_with_130(
+    unbroken, tmp_path, num_envs, assert_same_recording
+):
     folder = tmp_path / "recording"
     process = start(folder, STEPS, num_envs=num_envs)
     wait_for_shards(folder, 2, process)
@@ -109,7 +102,9 @@ def test_ctrl_c_while_the_workers_start_is_no_killed_worker(tmp_path):
     assert not list(folder.glob("shard-*.h5"))
 
 
-def test_a_second_recorder_is_refused_and_leaves_the_first_alone(unbroken, tmp_path):
+def test_a_second_recorder_is_refused_and_leaves_the_first_alone(
+    unbroken, tmp_path, assert_same_recording
+):
     folder = tmp_path / "recording"
     process = start(folder, STEPS)
     wait_for_shards(folder, 1, process)
@@ -120,7 +115,9 @@ def test_a_second_recorder_is_refused_and_leaves_the_first_alone(unbroken, tmp_p
     assert_same_recording(unbroken, folder)
 
 
-def test_a_full_disk_is_one_line_and_leaves_all_closed_shards(unbroken, tmp_path):
+def test_a_full_disk_is_one_line_and_leaves_all_closed_shards(
+    unbroken, tmp_path, assert_same_recording
+):
     folder = tmp_path / "recording"
     process = start(folder, STEPS)
     wait_for_shards(folder, 2, process)
@@ -165,7 +162,7 @@ def test_a_killed_worker_ends_the_recording_in_one_line(unbroken, tmp_path):
     np.testing.assert_array_equal(rows.frames[:num_rows], whole_rows.frames[:num_rows])
 
 
-def kill_at_random(folder, unbroken, steps, rng, *, num_envs):
+def kill_at_random(folder, unbroken, steps, rng, assert_same_recording, *, num_envs):
     """Kill a recording at a random moment of its life, check what is left, and resume it."""
     process = start(folder, steps, num_envs=num_envs)
     time.sleep(rng.uniform(0.3, 3.0))
@@ -189,13 +186,22 @@ def kill_at_random(folder, unbroken, steps, rng, *, num_envs):
 
 
 @pytest.mark.slow
-def test_a_hundred_kills_at_random_moments_lose_at_most_the_open_shard(tmp_path):
+def test_a_hundred_kills_at_random_moments_lose_at_most_the_open_shard(
+    tmp_path, assert_same_recording
+):
     rng = np.random.default_rng(0)
     # As long as a start takes, so that most kills hit while shards are written.
     steps, unbroken = 4 * STEPS, tmp_path / "unbroken"
     resume(unbroken, steps)
     kills = [
-        kill_at_random(tmp_path / f"{index}", unbroken, steps, rng, num_envs=1 + index % 2)
+        kill_at_random(
+            tmp_path / f"{index}",
+            unbroken,
+            steps,
+            rng,
+            assert_same_recording,
+            num_envs=1 + index % 2,
+        )
         for index in range(100)
     ]
     # They hit before the first shard, among the shards, and a few came too late.

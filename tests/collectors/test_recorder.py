@@ -21,14 +21,6 @@ KEYS = ("frames", "actions", "rewards", "terminations", "truncations", "episode_
 SMALL = {"steps": 650, "shard_steps": 150, "max_episode_steps": 100, "progress": False}
 
 
-def assert_same_recording(first, second):
-    first, second = Recording.open(first), Recording.open(second)
-    assert first.episodes == second.episodes
-    for key in KEYS:
-        values, other_values = getattr(first.load(), key), getattr(second.load(), key)
-        np.testing.assert_array_equal(values, other_values)
-
-
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     folder = tmp_path_factory.mktemp("unbroken")
@@ -85,13 +77,13 @@ def test_a_cut_episode_is_one_that_was_played_with_the_limit(unbroken):
         np.testing.assert_array_equal(getattr(cut, key), getattr(played, key))
 
 
-def test_two_workers_record_what_one_does(unbroken, tmp_path):
+def test_two_workers_record_what_one_does(unbroken, tmp_path, assert_same_recording):
     record("Pong", tmp_path, seed=3, num_envs=2, **SMALL)
     assert_same_recording(unbroken, tmp_path)
 
 
 @pytest.mark.usefixtures("break_every_third_episode")
-def test_a_resumed_recording_equals_an_unbroken_one(unbroken, tmp_path):
+def test_a_resumed_recording_equals_an_unbroken_one(unbroken, tmp_path, assert_same_recording):
     num_runs = 0
     while not (tmp_path / "manifest.json").exists() or not read_manifest(tmp_path).is_finished:
         num_runs += 1
@@ -103,7 +95,7 @@ def test_a_resumed_recording_equals_an_unbroken_one(unbroken, tmp_path):
     assert_same_recording(unbroken, tmp_path)
 
 
-def test_a_killed_recording_can_be_resumed(unbroken, tmp_path):
+def test_a_killed_recording_can_be_resumed(unbroken, tmp_path, assert_same_recording):
     code = f"import collectors; collectors.record('Pong', {str(tmp_path)!r}, seed=3, **{SMALL!r})"
     process = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 30
@@ -167,7 +159,9 @@ def damaged_copy(recording, folder, *indices):
 
 
 @pytest.mark.parametrize("indices", [(0,), (1, 2), (3,), (0, 2), (0, 1, 2, 3)])
-def test_resuming_after_a_repair_fills_the_gaps_with_the_same_rows(unbroken, tmp_path, indices):
+def test_resuming_after_a_repair_fills_the_gaps_with_the_same_rows(
+    unbroken, tmp_path, indices, assert_same_recording
+):
     folder = damaged_copy(unbroken, tmp_path, *indices)
     assert find_faults(folder) == []
     record("Pong", folder, seed=3, resume=True, **SMALL)
