@@ -363,7 +363,9 @@ class Dynamics(nn.Module):
         if num_clips == 0:
             return past, hidden
         arguments = (x[:num_clips] for x in (past, targets, torch.ones_like(hidden), actions))
-        probs, guesses = self.two_stream_logits(*arguments).float().softmax(-1).max(-1)
+        logits = self.two_stream_logits(*arguments)
+        largest, guesses = logits.max(-1)
+        probs = (largest.float() - logits.logsumexp(-1).float()).exp()
         # Autocast may keep the weights it cast here, which have no gradient.
         torch.clear_autocast_cache()
 
@@ -417,4 +419,4 @@ class Dynamics(nn.Module):
         table: Float[Tensor, "codes D"],
     ) -> Float[Tensor, "*batch codes"]:
         logits = F.linear(features / features.shape[-1] ** 0.5, table, self.code_bias)
-        return logits.scatter_add(-1, last[..., None], self.to_copy(features).to(logits))
+        return logits.scatter_add_(-1, last[..., None], self.to_copy(features).to(logits))

@@ -236,7 +236,9 @@ class World:
             temperature=temperature,
             generator=generator,
         )
-        prediction, reward = self.stack.reward.step(tokens, real_actions, state.reward)
+        prediction, reward = self.stack.reward.step(
+            tokens, state.tokens, real_actions, state.reward
+        )
         next_state = WorldState(
             tokens=tokens,
             dynamics=self.stack.dynamics.append(tokens, rows, state.dynamics),
@@ -292,7 +294,8 @@ class World:
         for t in range(num_frames):
             dynamics = self.stack.dynamics.append(tokens[:, t], rows[:, t], dynamics)
             if "reward" in self.parts:
-                _, reward = self.stack.reward.step(tokens[:, t], real_actions[:, t], reward)
+                last = tokens[:, max(t - 1, 0)]
+                _, reward = self.stack.reward.step(tokens[:, t], last, real_actions[:, t], reward)
             if t > 0:
                 decoder = self._remember_decoded(tokens[:, t - 1], decoder)
         return WorldState(tokens[:, -1].clone(), dynamics, reward, decoder)

@@ -108,8 +108,10 @@ class ScaledDotProduct(nn.Module):
                 attended = F.scaled_dot_product_attention(
                     query.float(), key.float(), value.float(), attn_mask=mask
                 )
-            return attended.to(query.dtype)
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+            return attended.to(value.dtype)
+        return F.scaled_dot_product_attention(
+            query.to(value), key.to(value), value, attn_mask=mask
+        )
 
 
 class Attention(nn.Module):
@@ -134,7 +136,7 @@ class Attention(nn.Module):
         pattern = "rows T (three heads head_dim) -> three rows heads T head_dim"
         projected = rearrange(self.project_in(x), pattern, three=3, heads=self.num_heads)
         query, key, value = projected
-        return self.query_norm(query).to(value), self.key_norm(key).to(value), value
+        return self.query_norm(query), self.key_norm(key), value
 
     def merge(self, attended: Float[Tensor, "rows heads T head_dim"]) -> Float[Tensor, "rows T D"]:
         """Join the heads and project back to the model's width."""
