@@ -37,7 +37,12 @@ from genie_gym.training.config import RunConfig, StageConfig
 from genie_gym.training.data import TrainingData, Windows, tokenize
 from genie_gym.training.guards import warnings
 from genie_gym.training.loop import Stage, train
-from genie_gym.training.stages import ClipStage, DynamicsStage, RewardStage
+from genie_gym.training.stages import (
+    ClipStage,
+    DynamicsStage,
+    LatentActionStage,
+    RewardStage,
+)
 from genie_gym.training.warm_start import warm_start
 
 LOG_EVERY = 10
@@ -253,6 +258,8 @@ def _make_stage(
     module: nn.Module = getattr(stack, name)
     if name in ("tokenizer", "lam"):
         windows = Windows(data, config.clip_length, augment=config.augment)
+        if name == "lam":
+            return LatentActionStage(stack.lam, windows, config, seed=seed)
         return ClipStage(name, module, windows, config, seed=seed)
     needed = STAGES[: STAGES.index(name)]
     if missing := [stage for stage in needed if stage not in run.finished_stages()]:

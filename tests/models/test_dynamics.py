@@ -172,6 +172,19 @@ def test_both_streams_in_one_pass_equal_the_ring_cache_inside_and_beyond_the_win
             assert (stepped - whole[:, t]).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("num_frames", [2, 3, 8, 24])
+def test_clips_shorter_and_longer_than_any_trained_on_equal_the_cached_steps(num_frames):
+    module = dynamics(num_layers=2)
+    arguments = streams(module, token_batch(num_frames=num_frames))
+    whole = module.two_stream_logits(**arguments)
+    past, rows, cache = arguments["past"], arguments["actions"], module.empty_cache(4)
+    for t in range(num_frames - 1):
+        cache = module.append(past[:, t], rows[:, t], cache)
+        frame = arguments["targets"][:, t], arguments["hidden"][:, t]
+        stepped = module.step_logits(*frame, past[:, t], rows[:, t + 1], cache)
+        assert (stepped - whole[:, t]).abs().max() < 1e-5
+
+
 def test_a_step_of_logits_leaves_the_cache_alone():
     module = dynamics()
     past = tokens(2, 5)
