@@ -144,7 +144,11 @@ class RewardModel(nn.Module):
         return self.transformer.empty_cache(batch_size, self.num_tokens)
 
     def step(
-        self, tokens: Int[Tensor, "B S"], actions: Int[Tensor, " B"], cache: TemporalCache
+        self,
+        tokens: Int[Tensor, "B S"],
+        actions: Int[Tensor, " B"],
+        cache: TemporalCache,
+        table: Float[Tensor, "codes D"],
     ) -> tuple[RewardPrediction, TemporalCache]:
         """Return what the step into a new frame earned, and the cache that remembers it.
 
@@ -152,8 +156,9 @@ class RewardModel(nn.Module):
             tokens: the new frame.
             actions: the real action that led to it; -1 where there is none.
             cache: the frames before.
+            table: what `code_embeddings` gives, computed once for many steps.
         """
-        embedded = self._embed(tokens[:, None], actions[:, None])[:, 0]
+        embedded = self._embed(tokens[:, None], actions[:, None], table)
         features, cache = self.transformer.step(embedded, cache)
         features = features.flatten(1)
         reward_logits = self.to_reward(features) + self.reward_correction
@@ -171,13 +176,22 @@ class RewardModel(nn.Module):
         self, tokens: Int[Tensor, "B T S"], actions: Int[Tensor, "B T-1"]
     ) -> tuple[Float[Tensor, "B T-1 classes"], Float[Tensor, "B T-1 two"]]:
         led_by = F.pad(actions, (1, 0), value=-1)
-        features = self.transformer(self._embed(tokens, led_by))[:, 1:].flatten(2)
+        features = self.transformer(self._embed(tokens, led_by, self.code_embeddings()))[
+            :, 1:
+        ].flatten(2)
         return self.to_reward(features).float(), self.to_end(features).float()
 
+    def code_embeddings(self) -> Float[Tensor, "codes D"]:
+        """Return the embedding of every code."""
+        out: Tensor = self.embed_code(self.codebook) + self.code_offset
+        return out
+
     def _embed(
-        self, tokens: Int[Tensor, "B T S"], actions: Int[Tensor, "B T"]
+        self,
+        tokens: Int[Tensor, "B T S"],
+        actions: Int[Tensor, "B T"],
+        table: Float[Tensor, "codes D"],
     ) -> Float[Tensor, "B T S D"]:
-        table = self.embed_code(self.codebook) + self.code_offset
         action: Tensor = self.embed_action(actions + 1)[:, :, None]
         out: Tensor = F.embedding(tokens, table) + self.positions() + action
         return out
