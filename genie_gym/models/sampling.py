@@ -29,7 +29,7 @@ class FrameSampler:
         self.dynamics = dynamics
         with torch.no_grad():
             self.table = dynamics.code_embeddings()
-            # What a token gives to its group's embedding: by place in the group, hidden or not, code.
+            # What a token gives to its group: by place in the group, hidden or not, and code.
             kinds = torch.stack([self.table, self.table + dynamics.mask_token])
             weight = rearrange(
                 dynamics.join_group.weight, "out (place D) -> place D out", D=kinds.shape[-1]

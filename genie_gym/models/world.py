@@ -211,7 +211,7 @@ class World:
         Args:
             state: where the games stand; left as it is.
             actions: indices of the real action set, or of the latent codes.
-            generator: one for all rows or a stream a row; without one the likeliest tokens are taken.
+            generator: one for all or a stream a row; without one the likeliest tokens are taken.
             source: which of the two `actions` are.
             num_maskgit_steps: refinement steps; the bundle's by default.
             temperature: sampling temperature; the bundle's by default.

@@ -187,7 +187,7 @@ class TemporalAttention(Attention):
         queries, keys = rotate(both, past.rotation).chunk(2, dim=-2)
         # One copy serves the attention and, less its first slots, the next cache.
         all_keys, all_values = (
-            torch.cat([old, new.unflatten(0, old.shape[:2])], dim=2)
+            torch.cat([old, rearrange(new, "(B S) new h d -> B S new h d", B=len(x))], dim=2)
             for old, new in zip(past[:2], (keys, values), strict=True)
         )
         out = self.gather(queries, all_keys.flatten(0, 1), all_values.flatten(0, 1), past.mask)

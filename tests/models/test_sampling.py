@@ -69,6 +69,7 @@ class Game:
         self.arguments = self.last, led_by[:, -1], self.actions, self.before
 
     def sample(self, **options):
+        """Return tokens of the next frame."""
         defaults = {"num_steps": 1, "temperature": 1.0, "generator": None}
         return self.play.sample(*self.arguments, **{**defaults, **options})[0]
 

@@ -73,13 +73,11 @@ def test_rows_of_different_ages_share_one_batch():
     x = clip(12, batch_size=1)
     ages = [1, 3, 4, 11]
     caches = [run_by_steps(model, x[:, :age])[1] for age in ages]
-    joined = TemporalCache(
-        *(
-            tuple(torch.cat(layers) for layers in zip(*(getattr(c, name) for c in caches)))
-            for name in ("keys", "values")
-        ),
-        num_frames=torch.cat([cache.num_frames for cache in caches]),
+    keys, values = (
+        tuple(torch.cat(layers) for layers in zip(*of_rows, strict=True))
+        for of_rows in ([cache.keys for cache in caches], [cache.values for cache in caches])
     )
+    joined = TemporalCache(keys, values, torch.cat([cache.num_frames for cache in caches]))
     newest = torch.cat([x[:, age] for age in ages])
     features, after = model.step(newest[:, None], joined)
     features = features[:, 0]
