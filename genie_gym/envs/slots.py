@@ -1,7 +1,7 @@
 """B imagined games side by side: the one place where a game starts, is stepped, and is drawn for.
 
 The single environment is one slot and the vector environment many, so the two cannot differ. Every
-slot has random generators of its own; what other slots do never moves them.
+slot has random numbers of its own; what other slots do never moves them.
 """
 
 import math
@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from gymnasium.error import ResetNeeded
 from jaxtyping import Bool, Float64, Int64, UInt8
-from torch import Tensor
 
 from genie_gym.errors import ConfigError, WorldError, did_you_mean
 from genie_gym.games import game_of
 from genie_gym.models.bundle import CARD_FILE, find_bundle, load_world
 from genie_gym.models.world import ActionSource, World, WorldState
-from genie_gym.nn.masking import sample_codes, uniform
+from genie_gym.nn.draws import Streams, uniform
+from genie_gym.nn.masking import draw_codes
 
 NUM_SHARED_WORLDS = 4
 """Worlds kept in memory for the next environment that asks for the same one."""
@@ -72,10 +72,10 @@ class SlotsState:
 
     world: WorldState
     """Where the games stand."""
-    generators: tuple[UInt8[Tensor, " bytes"], ...]
-    """States of the generators that draw frames and rewards."""
+    streams: Streams
+    """Random numbers of frames and rewards."""
     np_randoms: tuple[dict[str, Any], ...]
-    """States of the generators that draw starts."""
+    """States of the generators that draw starts, and seeds of the streams."""
     num_steps: Int64[np.ndarray, " B"]
     is_over: Bool[np.ndarray, " B"]
 
@@ -110,8 +110,8 @@ class Slots:
         """One a slot; set by the environment, which seeds them, before a reset."""
         self.num_steps = np.zeros(num_slots, np.int64)
         self.is_over = np.ones(num_slots, np.bool_)
-        # On the CPU wherever the world runs, so that every device draws the same numbers.
-        self._generators = [torch.Generator() for _ in range(num_slots)]
+        zeros = torch.zeros(num_slots, dtype=torch.int64, device=self.world.device)
+        self._streams = Streams(zeros, zeros)
         self._state: WorldState | None = None
 
     @property
@@ -182,7 +182,7 @@ class Slots:
         imagined = self.world.imagine(
             self.state,
             torch.from_numpy(actions),
-            self._generators,
+            self._streams,
             source=self.source,
             num_maskgit_steps=self.config.num_maskgit_steps,
             temperature=self.config.temperature,
@@ -191,9 +191,9 @@ class Slots:
         probs = imagined.prediction.reward_probs.double().cpu()
         classes = self.world.reward_classes.double().cpu()
         # Drawn in both reward modes, so that the frames are the same in both.
-        draws = uniform((1,), self.num_slots, self._generators, probs.device)
-        drawn, _ = sample_codes(probs.log()[:, None], draws, 1.0)
-        sampled, expected = classes[drawn[:, 0]].numpy(), (probs * classes).sum(-1).numpy()
+        draws = uniform((), self.num_slots, self._streams, probs.device)
+        drawn = draw_codes(probs.log(), draws, 1.0)
+        sampled, expected = classes[drawn].numpy(), (probs * classes).sum(-1).numpy()
 
         terminated_probs = imagined.prediction.terminated_prob.double().cpu().numpy()
         terminated = terminated_probs > 0.5
@@ -212,7 +212,7 @@ class Slots:
         """Return all that decides the future."""
         return SlotsState(
             world=self.state,
-            generators=tuple(generator.get_state() for generator in self._generators),
+            streams=self._streams.clone(),
             np_randoms=tuple(dict(one.bit_generator.state) for one in self.np_randoms),
             num_steps=self.num_steps.copy(),
             is_over=self.is_over.copy(),
@@ -231,18 +231,23 @@ class Slots:
                 f"{theirs[1]}: take one that get_state() of such an environment gave"
             )
         self._state = state.world
-        for generator, saved in zip(self._generators, state.generators, strict=True):
-            generator.set_state(saved)
-        for np_random, numpy_saved in zip(self.np_randoms, state.np_randoms, strict=True):
-            np_random.bit_generator.state = numpy_saved
+        self._streams = state.streams.clone()
+        for np_random, saved in zip(self.np_randoms, state.np_randoms, strict=True):
+            np_random.bit_generator.state = saved
         self.num_steps, self.is_over = state.num_steps.copy(), state.is_over.copy()
 
     def _reseed(self, is_reset: Bool[np.ndarray, " B"]) -> Int64[np.ndarray, " B"]:
         """Give the marked slots new random streams; return a drawn start context for each."""
-        drawn = np.zeros(self.num_slots, np.int64)
+        drawn, seeds = np.zeros((2, self.num_slots), np.int64)
         for row in is_reset.nonzero()[0]:
-            self._generators[row].manual_seed(int(self.np_randoms[row].integers(2**63 - 1)))
+            seeds[row] = self.np_randoms[row].integers(2**63 - 1)
             drawn[row] = self.np_randoms[row].integers(len(self.world.starts))
+        device, old = self.world.device, self._streams
+        is_new = torch.from_numpy(is_reset).to(device)
+        self._streams = Streams(
+            torch.where(is_new, torch.from_numpy(seeds).to(device), old.seeds),
+            torch.where(is_new, 0, old.num_drawn),
+        )
         self.num_steps[is_reset] = 0
         self.is_over[is_reset] = False
         return drawn

@@ -57,16 +57,20 @@ def attention_maps(world: World, state: WorldState, actions: Int[Tensor, "1"]) -
     dynamics = world.stack.dynamics
     rows = dynamics.real_action_rows(actions.to(world.device))
     hidden = torch.ones_like(state.tokens, dtype=torch.bool)
+    cache = world.sampler.append(state.tokens, state.led_by, state.dynamics)
     with watched(dynamics.transformer) as seen:
-        dynamics.step_logits(state.tokens, hidden, state.tokens, rows, state.dynamics)
+        world.sampler.logits(state.tokens, hidden, state.tokens, rows, cache)
 
     count = dynamics.grid.num_groups
-    order = _oldest_first(int(state.dynamics.num_frames[0]), state.dynamics.keys.shape[4])
+    num_seen = min(int(cache.num_frames[0]) + 1, dynamics.config.transformer.temporal_window)
     spatial = [weights[0].mean(0)[-count:, -count:].cpu().numpy() for weights in seen["spatial"]]
-    temporal = [weights.mean(1)[-count:, 0, order].cpu().numpy() for weights in seen["temporal"]]
+    temporal = [
+        weights.mean(1)[-count:, 0, -num_seen:].cpu().numpy() for weights in seen["temporal"]
+    ]
     # Networks without attention inside the frame have maps of no layers.
     return AttentionMaps(
-        np.array(spatial, np.float32).reshape(-1, count, count), np.array(temporal)
+        np.array(spatial, np.float32).reshape(-1, count, count),
+        np.array(temporal)[..., -num_seen:],
     )
 
 
@@ -91,12 +95,6 @@ def watched(transformer: STTransformer) -> Iterator[Weights]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _oldest_first(num_frames: int, num_slots: int) -> list[int]:
-    """Return the filled slots of a ring cache by age, and the predicted frame's place behind it."""
-    past = range(max(0, num_frames - num_slots), num_frames)
-    return [frame % num_slots for frame in past] + [num_slots]
 
 
 def choose_position(

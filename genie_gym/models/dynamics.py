@@ -3,7 +3,7 @@
 - Two streams run through one set of weights. The whole stream holds past frames as they are and
   feeds the temporal keys and values; the masked stream holds the frames to predict, partly
   hidden, and reads them. All frames of a clip are targets at once, and since the past is whole in
-  training as it is in use, the ring cache is exact.
+  training as it is in use, the cache is exact.
 - Token embeddings, in and out, start from the codebook, so that near codes have near embeddings
   and share probability.
 - A hidden token is embedded as the last frame's token at its place, marked as hidden, and that
@@ -25,15 +25,7 @@ from genie_gym.data.batch import Batch
 from genie_gym.errors import ConfigError
 from genie_gym.models.tokenizer import Metrics
 from genie_gym.nn.attention import TemporalCache
-from genie_gym.nn.masking import (
-    Generators,
-    corrupt,
-    draw_scored,
-    num_hidden,
-    random_mask,
-    sample_codes,
-    uniform,
-)
+from genie_gym.nn.masking import corrupt, draw_scored, random_mask
 from genie_gym.nn.patches import TokenGrid
 from genie_gym.nn.quantizer import whiten
 from genie_gym.nn.transformer import (
@@ -174,7 +166,7 @@ class Dynamics(nn.Module):
         changed = targets != before
         scored, weights = draw_scored(hidden, changed, self.config.change_weight, self.generator)
         targets, changed = targets[scored], changed[scored]
-        logits = self._to_logits(features[scored], past[scored], self.code_embeddings())
+        logits = self.to_logits(features[scored], past[scored], self.code_embeddings())
 
         log_probs = logits.float().log_softmax(-1)
         # One gather, since its gradient is as large as the logits.
@@ -208,7 +200,7 @@ class Dynamics(nn.Module):
             actions: rows of the action table; `actions[:, t]` led to frame t.
         """
         features = self._two_stream_features(past, targets, hidden, actions)
-        return self._to_logits(features, past, self.code_embeddings())
+        return self.to_logits(features, past, self.code_embeddings())
 
     def _two_stream_features(
         self,
@@ -231,7 +223,7 @@ class Dynamics(nn.Module):
         is_earlier = positions[None, :] < positions[:, None]
         mask = window & is_whole[None, :] & (is_whole[:, None] | is_earlier) | is_self
         features = self.transformer(torch.cat([whole, masked], dim=1), positions, mask)
-        return self._split_groups(features[:, num_frames:])
+        return self.split_groups(features[:, num_frames:])
 
     def real_action_rows(self, actions: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
         """Return the rows of the action table for real actions; -1 stands for not known."""
@@ -245,97 +237,6 @@ class Dynamics(nn.Module):
         """Return a cache that holds no frame."""
         num_positions = self.grid.num_groups + (self.config.action_injection == "prepend")
         return self.transformer.empty_cache(batch_size, num_positions)
-
-    def append(
-        self, tokens: Int[Tensor, "B S"], actions: Int[Tensor, " B"], cache: TemporalCache
-    ) -> TemporalCache:
-        """Return the cache with one more whole frame; `actions` (table rows) led to it."""
-        embedded = F.embedding(tokens[:, None], self.code_embeddings())
-        embedded = self._embed(embedded, actions[:, None])[:, 0]
-        return self.transformer.step(embedded, cache)[1]
-
-    def step_logits(
-        self,
-        tokens: Int[Tensor, "B S"],
-        hidden: Bool[Tensor, "B S"],
-        last: Int[Tensor, "B S"],
-        actions: Int[Tensor, " B"],
-        cache: TemporalCache,
-    ) -> Float[Tensor, "B S codes"]:
-        """Return logits of a partly hidden next frame, reached by `actions` (table rows).
-
-        `last` is the newest frame of the cache.
-        """
-        table = self.code_embeddings()
-        features = self._step_features(tokens, hidden, last, actions, cache, table)
-        return self._to_logits(features, last, table)
-
-    def _step_features(
-        self,
-        tokens: Int[Tensor, "B S"],
-        hidden: Bool[Tensor, "B S"],
-        last: Int[Tensor, "B S"],
-        actions: Int[Tensor, " B"],
-        cache: TemporalCache,
-        table: Float[Tensor, "codes D"],
-    ) -> Float[Tensor, "B S D"]:
-        embedded = self._embed_partly(tokens, hidden, last, table)[:, None]
-        embedded = self._embed(embedded, actions[:, None])[:, 0]
-        features, _ = self.transformer.step(embedded, cache, is_kept=False)
-        return self._split_groups(features[:, None])[:, 0]
-
-    def sample(
-        self,
-        last: Int[Tensor, "B S"],
-        actions: Int[Tensor, " B"],
-        cache: TemporalCache,
-        *,
-        num_steps: int,
-        temperature: float,
-        generator: Generators | None,
-        known: Int[Tensor, "B S"] | None = None,
-    ) -> Int[Tensor, "B S"]:
-        """Return the tokens of the next frame, revealed over `num_steps` confident ones first.
-
-        Args:
-            last: tokens of the newest frame of the cache.
-            actions: rows of the action table.
-            cache: the past; not changed.
-            num_steps: refinement steps; at most one a token is of use.
-            temperature: 0 takes the likeliest code.
-            generator: one for all or one a row; None takes the likeliest code.
-            known: tokens that stand already; -1 where one is to be sampled.
-        """
-        batch_size, num_tokens = len(actions), self.num_tokens
-        shape = (batch_size, num_tokens)
-        tokens = torch.zeros(shape, dtype=torch.int64, device=actions.device)
-        hidden = torch.ones(shape, dtype=torch.bool, device=actions.device)
-        if known is not None:
-            tokens, hidden = known.clamp(min=0), known < 0
-        num_steps = min(num_steps, num_tokens)
-        draws = None
-        if generator is not None and temperature > 0:
-            draws = uniform((num_steps, num_tokens), batch_size, generator, actions.device)
-        table = self.code_embeddings()
-        active = torch.arange(batch_size, device=actions.device)
-        for step in range(num_steps):
-            is_open = hidden[active].any(-1)
-            if not is_open.all():  # waits for a GPU, but a pass over frames that stand costs more
-                active, cache = active[is_open], cache.gather(is_open)
-            if len(active) == 0:
-                break
-            frame, mask = tokens[active], hidden[active]
-            features = self._step_features(frame, mask, last[active], actions[active], cache, table)
-            logits = self._to_logits(features[mask], last[active][mask], table)
-            step_draws = None if draws is None else draws[active, step][mask]
-            frame[mask], probs = sample_codes(logits, step_draws, temperature)
-            confidence = probs.new_full(mask.shape, torch.inf).masked_scatter(mask, probs)
-            num_unsure = (confidence < self.config.sure_prob).sum(-1)
-            limit = num_hidden(num_tokens, step, num_steps)
-            num_left = torch.minimum(num_unsure, mask.sum(-1) - 1).clamp(min=0, max=limit)
-            doubt_order = confidence.argsort(-1).argsort(-1)
-            tokens[active], hidden[active] = frame, mask & (doubt_order < num_left[:, None])
-        return tokens
 
     def _draw_actions(self, batch: Batch) -> Int[Tensor, "B T"]:
         assert batch.actions is not None
@@ -402,21 +303,30 @@ class Dynamics(nn.Module):
     def _embed(
         self, embedded: Float[Tensor, "B T S D"], actions: Int[Tensor, "B T"]
     ) -> Float[Tensor, "B T positions D"]:
+        return self.add_action(
+            self.join_group(self.grid.join(embedded)) + self.positions(), actions
+        )
+
+    def add_action(
+        self, embedded: Float[Tensor, "B T groups D"], actions: Int[Tensor, "B T"]
+    ) -> Float[Tensor, "B T positions D"]:
+        """Tell embedded frames the action (table row) that led to each."""
         action = rearrange(self.embed_action(actions), "B T D -> B T 1 D")
-        embedded = self.join_group(self.grid.join(embedded)) + self.positions()
         if self.config.action_injection == "prepend":
             return torch.cat([action, embedded], dim=2)
         out: Tensor = embedded + action
         return out
 
-    def _split_groups(self, features: Float[Tensor, "B T positions D"]) -> Float[Tensor, "B T S D"]:
+    def split_groups(self, features: Float[Tensor, "B T positions D"]) -> Float[Tensor, "B T S D"]:
+        """Return features of every token, ready for `to_logits`."""
         return self.grid.split(self.to_embeddings(features[:, :, -self.grid.num_groups :]))
 
-    def _to_logits(
+    def to_logits(
         self,
         features: Float[Tensor, "*batch D"],
         last: Int[Tensor, "*batch"],
         table: Float[Tensor, "codes D"],
     ) -> Float[Tensor, "*batch codes"]:
+        """Return logits of tokens; `last` stood at their places in the frame before."""
         logits = F.linear(features / features.shape[-1] ** 0.5, table, self.code_bias)
         return logits.scatter_add_(-1, last[..., None], self.to_copy(features).to(logits))

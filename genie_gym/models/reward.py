@@ -156,6 +156,7 @@ class RewardModel(nn.Module):
         last: Int[Tensor, "B S"],
         actions: Int[Tensor, " B"],
         cache: TemporalCache,
+        table: Float[Tensor, "codes D"],
     ) -> tuple[RewardPrediction, TemporalCache]:
         """Return what the step into a new frame earned, and the cache that remembers it.
 
@@ -164,8 +165,9 @@ class RewardModel(nn.Module):
             last: the frame before; a first frame stands for it itself.
             actions: the real action that led to it; -1 where there is none.
             cache: the frames before.
+            table: what `code_embeddings` gives, computed once for many steps.
         """
-        embedded = self._embed(tokens[:, None], last[:, None], actions[:, None])[:, 0]
+        embedded = self._embed(tokens[:, None], last[:, None], actions[:, None], table)
         features, cache = self.transformer.step(embedded, cache)
         features = features.flatten(1)
         reward_logits = self.to_reward(features) + self.reward_correction
@@ -184,16 +186,22 @@ class RewardModel(nn.Module):
     ) -> tuple[Float[Tensor, "B T-1 classes"], Float[Tensor, "B T-1 two"]]:
         led_by = F.pad(actions, (1, 0), value=-1)
         last = torch.cat([tokens[:, :1], tokens[:, :-1]], dim=1)
-        features = self.transformer(self._embed(tokens, last, led_by))[:, 1:].flatten(2)
+        embedded = self._embed(tokens, last, led_by, self.code_embeddings())
+        features = self.transformer(embedded)[:, 1:].flatten(2)
         return self.to_reward(features).float(), self.to_end(features).float()
+
+    def code_embeddings(self) -> Float[Tensor, "codes D"]:
+        """Return the embedding of every code."""
+        out: Tensor = self.embed_code(self.codebook) + self.code_offset
+        return out
 
     def _embed(
         self,
         tokens: Int[Tensor, "B T S"],
         last: Int[Tensor, "B T S"],
         actions: Int[Tensor, "B T"],
+        table: Float[Tensor, "codes D"],
     ) -> Float[Tensor, "B T groups D"]:
-        table = self.embed_code(self.codebook) + self.code_offset
         embedded = F.embedding(tokens, table)
         # A score that counts up is a change of tokens that hardly ever change.
         change = self.embed_change(embedded - F.embedding(last, table))

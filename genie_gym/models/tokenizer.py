@@ -189,17 +189,17 @@ class Tokenizer(nn.Module):
     ) -> tuple[Int[Tensor, "B S"], TemporalCache]:
         """Return the tokens of one new frame, and the cache that remembers it."""
         patches = patchify(frames[:, None], self.config.patch_size)
-        features, cache = self.encoder.step(self._embed_patches(patches)[:, 0], cache)
-        vectors = self._to_vectors(features[:, None], patches)
+        features, cache = self.encoder.step(self._embed_patches(patches), cache)
+        vectors = self._to_vectors(features, patches)
         return self.quantizer(vectors).codes[:, 0], cache
 
     def decode_step(
         self, tokens: Int[Tensor, "B S"], cache: TemporalCache, *, is_kept: bool = True
     ) -> tuple[Float[Tensor, "B H W C"], TemporalCache]:
         """Return the frame, in [0, 1], of one new set of tokens, and the cache after it."""
-        embedded = self._embed_codes(self.quantizer.embed(tokens)[:, None])[:, 0]
-        features, cache = self.decoder.step(embedded, cache, is_kept=is_kept)
-        return self._to_frames(features[:, None], tokens[:, None])[:, 0].clamp(0, 1), cache
+        embedded = self._embed_codes(self.quantizer.embed(tokens[:, None]))
+        features, cache = self.decoder.step(embedded, cache, num_kept=int(is_kept))
+        return self._to_frames(features, tokens[:, None])[:, 0].clamp(0, 1), cache
 
     def _quantize(self, frames: Float[Tensor, "B T H W C"]) -> Quantized:
         patches = patchify(frames, self.config.patch_size)

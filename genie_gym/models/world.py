@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,9 +13,10 @@ from torch import Tensor
 from genie_gym.data.batch import to_float, to_uint8
 from genie_gym.errors import InvalidActionError, WorldError
 from genie_gym.models.reward import RewardPrediction
+from genie_gym.models.sampling import FrameSampler
 from genie_gym.models.stack import GenieStack
 from genie_gym.nn.attention import TemporalCache
-from genie_gym.nn.masking import Generators, uniform
+from genie_gym.nn.draws import Draws, Streams, uniform
 
 ActionSource = Literal["real", "latent"]
 
@@ -38,8 +39,10 @@ class WorldState:
 
     tokens: Int[Tensor, "B S"]
     """Tokens of the newest frame."""
+    led_by: Int[Tensor, " B"]
+    """Row of the dynamics' action table that led to the newest frame."""
     dynamics: TemporalCache
-    """Past of the dynamics, the newest frame included."""
+    """Past of the dynamics, the newest frame left out: it is appended with the next step."""
     reward: TemporalCache
     """Past of the reward model, the newest frame included."""
     decoder: TemporalCache
@@ -75,6 +78,8 @@ def _map_tensors(function: Callable[..., Tensor], *nodes: Any) -> Any:
     first = nodes[0]
     if isinstance(first, Tensor):
         return function(*nodes)
+    if isinstance(first, tuple):
+        return tuple(_map_tensors(function, *leaves) for leaves in zip(*nodes, strict=True))
     names = [field.name for field in dataclasses.fields(first)]
     mapped = {name: _map_tensors(function, *(getattr(n, name) for n in nodes)) for name in names}
     return type(first)(**mapped)
@@ -112,6 +117,8 @@ class World:
         self.starts = starts
         self.parts = parts
         self.card = card
+        self.sampler = FrameSampler(self.stack.dynamics)
+        self._reward_table = self.stack.reward.code_embeddings()
 
     @property
     def device(self) -> torch.device:
@@ -134,12 +141,12 @@ class World:
         return self.stack.reward.classes
 
     @torch.inference_mode()
-    def start(self, indices: Int[Tensor, " B"], generator: Generators | None = None) -> WorldState:
+    def start(self, indices: Int[Tensor, " B"], generator: Draws | None = None) -> WorldState:
         """Return states at bundled start contexts.
 
         Args:
             indices: which context each row begins from; -1 draws one.
-            generator: draws the contexts of rows that ask for it; one for all or one a row.
+            generator: draws the contexts of rows that ask for it; one for all or a stream a row.
 
         Raises:
             WorldError: an index lies outside the bundled contexts, or one is to be drawn without
@@ -186,14 +193,14 @@ class World:
             )
         dtype = next(self.stack.parameters()).dtype
         tokens = self.stack.tokenizer.encode(to_float(frames.to(self.device)).to(dtype))
-        return self._replay(tokens, actions.to(self.device), source)
+        return self._replay(tokens, actions, source)
 
     @torch.inference_mode()
     def imagine(
         self,
         state: WorldState,
         actions: Int[Tensor, " B"],
-        generator: Generators | None = None,
+        generator: Draws | None = None,
         *,
         source: ActionSource = "real",
         num_maskgit_steps: int | None = None,
@@ -204,21 +211,21 @@ class World:
         Args:
             state: where the games stand; left as it is.
             actions: indices of the real action set, or of the latent codes.
-            generator: one for all rows or one a row; without one the likeliest tokens are taken.
+            generator: one for all or a stream a row; without one the likeliest tokens are taken.
             source: which of the two `actions` are.
             num_maskgit_steps: refinement steps; the bundle's by default.
             temperature: sampling temperature; the bundle's by default.
 
         Raises:
             InvalidActionError: an action lies outside its set.
-            WorldError: the bundle lacks a part that the step needs, or the list of generators has
-                another length than the batch.
+            WorldError: the bundle lacks a part that the step needs, or there are more or fewer
+                streams than games.
         """
         self._require("reward", "step")
-        if isinstance(generator, Sequence) and len(generator) != len(actions):
+        if isinstance(generator, Streams) and len(generator) != len(actions):
             raise WorldError(
-                f"{len(actions)} games take one generator, or a list of {len(actions)}; got a "
-                f"list of {len(generator)}"
+                f"{len(actions)} games take one generator, or {len(actions)} streams; got "
+                f"{len(generator)} streams"
             )
         config = self.config.dynamics
         num_steps = config.num_maskgit_steps if num_maskgit_steps is None else num_maskgit_steps
@@ -227,9 +234,10 @@ class World:
         temperature = config.temperature if temperature is None else temperature
         if not 0 <= temperature < math.inf:
             raise WorldError(f"temperature must be a finite number of 0 or more, got {temperature}")
-        rows, real_actions = self._action_rows(actions.to(self.device), source)
-        tokens = self.stack.dynamics.sample(
+        rows, real_actions = self._action_rows(actions, source)
+        tokens, dynamics = self.sampler.sample(
             state.tokens,
+            state.led_by,
             rows,
             state.dynamics,
             num_steps=num_steps,
@@ -237,11 +245,12 @@ class World:
             generator=generator,
         )
         prediction, reward = self.stack.reward.step(
-            tokens, state.tokens, real_actions, state.reward
+            tokens, state.tokens, real_actions, state.reward, self._reward_table
         )
         next_state = WorldState(
             tokens=tokens,
-            dynamics=self.stack.dynamics.append(tokens, rows, state.dynamics),
+            led_by=rows,
+            dynamics=dynamics,
             reward=reward,
             decoder=self._remember_decoded(state.tokens, state.decoder),
         )
@@ -251,7 +260,7 @@ class World:
         self,
         state: WorldState,
         actions: Int[Tensor, " B"],
-        generator: Generators | None = None,
+        generator: Draws | None = None,
         **options: Any,
     ) -> tuple[WorldState, Float[Tensor, " B"], Float[Tensor, " B"]]:
         """Return the next states, the expected rewards, and the chances that the game ended.
@@ -292,13 +301,15 @@ class World:
         reward = self.stack.reward.empty_cache(batch_size)
         decoder = tokenizer.decoder.empty_cache(batch_size, tokenizer.num_tokens)
         for t in range(num_frames):
-            dynamics = self.stack.dynamics.append(tokens[:, t], rows[:, t], dynamics)
+            if t > 0:
+                dynamics = self.sampler.append(tokens[:, t - 1], rows[:, t - 1], dynamics)
+                decoder = self._remember_decoded(tokens[:, t - 1], decoder)
             if "reward" in self.parts:
                 last = tokens[:, max(t - 1, 0)]
-                _, reward = self.stack.reward.step(tokens[:, t], last, real_actions[:, t], reward)
-            if t > 0:
-                decoder = self._remember_decoded(tokens[:, t - 1], decoder)
-        return WorldState(tokens[:, -1].clone(), dynamics, reward, decoder)
+                _, reward = self.stack.reward.step(
+                    tokens[:, t], last, real_actions[:, t], reward, self._reward_table
+                )
+        return WorldState(tokens[:, -1].clone(), rows[:, -1].clone(), dynamics, reward, decoder)
 
     def _remember_decoded(self, tokens: Int[Tensor, "B S"], cache: TemporalCache) -> TemporalCache:
         if self.config.tokenizer.decoder.temporal_window < 2:
@@ -308,7 +319,10 @@ class World:
     def _action_rows(
         self, actions: Int[Tensor, "*batch"], source: ActionSource
     ) -> tuple[Int[Tensor, "*batch"], Int[Tensor, "*batch"]]:
-        """Return rows of the dynamics' action table, and real actions (-1: not known)."""
+        """Return rows of the dynamics' action table, and real actions (-1: not known).
+
+        They are checked where they lie: a step never waits for a GPU to say that they are in range.
+        """
         if source == "latent":
             self._require("lam", "a step by latent actions")
         limit = self.num_actions if source == "real" else self.num_latent_actions
@@ -318,6 +332,7 @@ class World:
                 f"action must be an index of the {limit} {source} actions, in [0, {limit}), got "
                 f"{wrong}"
             )
+        actions = actions.to(self.device)
         if source == "real":
             return self.stack.dynamics.real_action_rows(actions), actions
         return self.stack.dynamics.latent_action_rows(actions), torch.full_like(actions, -1)

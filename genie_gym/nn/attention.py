@@ -1,11 +1,12 @@
-"""Attention inside a frame, and attention along time with rotary positions and a ring cache."""
+"""Attention inside a frame, and attention along time with rotary positions and a cache."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
-from jaxtyping import Bool, Float, Int
+from einops import rearrange
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 ROTARY_BASE = 100.0
@@ -14,61 +15,60 @@ ROTARY_BASE = 100.0
 
 @dataclass(frozen=True, slots=True)
 class TemporalCache:
-    """Keys and values of the newest frames, for every layer: a ring of `window - 1` slots.
+    """Keys and values of the newest `window - 1` frames, oldest first, for every layer.
 
-    Frame t of a sequence lies in slot t modulo the number of slots. Every row of the batch counts
-    its own frames, so sequences of different ages share one batch.
+    Every row of the batch counts its own frames, so sequences of different ages share one batch. A
+    young row has its frames in the last slots, and nothing in the first.
     """
 
-    keys: Float[Tensor, "B layers S heads slots head_dim"]
-    values: Float[Tensor, "B layers S heads slots head_dim"]
+    keys: tuple[Float[Tensor, "B S slots heads head_dim"], ...]
+    values: tuple[Float[Tensor, "B S slots heads head_dim"], ...]
     num_frames: Int[Tensor, " B"]
-    """Frames written so far, per row."""
+    """Frames seen so far, per row."""
 
-    def filled(self) -> Bool[Tensor, "B slots"]:
-        """Return which slots hold a frame."""
-        slots = torch.arange(self.keys.shape[4], device=self.keys.device)
-        return slots < self.num_frames[:, None]
-
-    def gather(self, rows: Bool[Tensor, " B"]) -> "TemporalCache":
-        """Return the caches of the marked rows, in order."""
-        return TemporalCache(self.keys[rows], self.values[rows], self.num_frames[rows])
-
-    def append(
-        self,
-        keys: Float[Tensor, "B layers S heads head_dim"],
-        values: Float[Tensor, "B layers S heads head_dim"],
-    ) -> "TemporalCache":
-        """Return a cache that also holds one more frame; this one stays as it was."""
-        num_slots = self.keys.shape[4]
-        num_frames = self.num_frames + 1
-        if num_slots == 0:
-            return replace(self, num_frames=num_frames)
-        oldest = F.one_hot(self.num_frames % num_slots, num_slots).bool()
-        oldest = rearrange(oldest, "B slots -> B 1 1 1 slots 1")
+    def gather(self, rows: Shaped[Tensor, " rows"]) -> "TemporalCache":
+        """Return the caches of the marked or numbered rows, in order."""
         return TemporalCache(
-            keys=torch.where(oldest, keys[..., None, :], self.keys),
-            values=torch.where(oldest, values[..., None, :], self.values),
-            num_frames=num_frames,
+            tuple(keys[rows] for keys in self.keys),
+            tuple(values[rows] for values in self.values),
+            self.num_frames[rows],
         )
 
 
-def rotate(
-    x: Float[Tensor, "rows heads T head_dim"], positions: Int[Tensor, "rows_or_1 T"]
-) -> Float[Tensor, "rows heads T head_dim"]:
-    """Turn pairs of features by an angle that grows with the position.
+class Past(NamedTuple):
+    """What one layer's new frames look back at, and how."""
 
-    Angles are computed in float64, so a frame's position may run into the millions.
+    keys: Float[Tensor, "B S slots heads head_dim"]
+    values: Float[Tensor, "B S slots heads head_dim"]
+    rotation: Float[Tensor, "two B_S new head_dim"]
+    """Turns the new frames' features to their places in time."""
+    mask: Bool[Tensor, "B_S 1 new K"]
+    """Which of the slots, and of the new frames behind them, each new frame may look at."""
+
+
+def rotary(
+    positions: Int[Tensor, "*batch"], head_dim: int, dtype: torch.dtype
+) -> Float[Tensor, "two *batch head_dim"]:
+    """Return cosine and sine of the angles that a frame's position turns its features by.
+
+    Angles are computed in float64, so a position may run into the millions.
 
     Source:
         Su et al. 2021, "RoFormer", section 3.2; the small base is ours.
     """
-    half = x.shape[-1] // 2
-    exponents = torch.arange(half, device=x.device, dtype=torch.float64) / half
+    half = head_dim // 2
+    exponents = torch.arange(half, device=positions.device, dtype=torch.float64) / half
     angles = positions[..., None].double() * ROTARY_BASE**-exponents
-    cos, sin = angles.cos().to(x.dtype)[:, None], angles.sin().to(x.dtype)[:, None]
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.stack([torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)]).to(dtype)
+
+
+def rotate(
+    x: Float[Tensor, "*batch heads head_dim"], rotation: Float[Tensor, "two *batch_or_1 head_dim"]
+) -> Float[Tensor, "*batch heads head_dim"]:
+    """Turn pairs of features, half a head apart, by the angles that `rotary` gave."""
+    cos, sin = rotation[..., None, :]
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
 def attention_weights(
@@ -109,9 +109,7 @@ class ScaledDotProduct(nn.Module):
                     query.float(), key.float(), value.float(), attn_mask=mask
                 )
             return attended.to(value.dtype)
-        return F.scaled_dot_product_attention(
-            query.to(value), key.to(value), value, attn_mask=mask
-        )
+        return F.scaled_dot_product_attention(query.to(value), key.to(value), value, attn_mask=mask)
 
 
 class Attention(nn.Module):
@@ -127,19 +125,27 @@ class Attention(nn.Module):
         self.num_heads = num_heads
         self.project_in = nn.Linear(dim, 3 * num_heads * head_dim, bias=False)
         self.project_out = nn.Linear(num_heads * head_dim, dim, bias=False)
-        self.query_norm = nn.LayerNorm(head_dim, elementwise_affine=False)
-        self.key_norm = nn.LayerNorm(head_dim, elementwise_affine=False)
+        self.norm = nn.LayerNorm(head_dim, elementwise_affine=False)
         self.attend = ScaledDotProduct()
 
-    def queries_keys_values(self, x: Float[Tensor, "rows T D"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return three tensors of shape (rows, heads, T, head_dim)."""
-        pattern = "rows T (three heads head_dim) -> three rows heads T head_dim"
-        projected = rearrange(self.project_in(x), pattern, three=3, heads=self.num_heads)
-        query, key, value = projected
-        return self.query_norm(query), self.key_norm(key), value
+    def project(
+        self, x: Float[Tensor, "*batch D"]
+    ) -> tuple[Float[Tensor, "*batch two_heads head_dim"], Float[Tensor, "*batch heads head_dim"]]:
+        """Return queries beside keys, normalised, and values."""
+        projected = self.project_in(x).unflatten(-1, (3 * self.num_heads, -1))
+        both, values = projected.tensor_split([2 * self.num_heads], dim=-2)
+        return self.norm(both), values
 
-    def merge(self, attended: Float[Tensor, "rows heads T head_dim"]) -> Float[Tensor, "rows T D"]:
-        """Join the heads and project back to the model's width."""
+    def gather(
+        self,
+        queries: Float[Tensor, "rows T heads head_dim"],
+        keys: Float[Tensor, "rows K heads head_dim"],
+        values: Float[Tensor, "rows K heads head_dim"],
+        *mask: Bool[Tensor, "*masked T K"],
+    ) -> Float[Tensor, "rows T D"]:
+        """Return what each query gathered, heads joined, in the model's width."""
+        heads_first = (x.transpose(1, 2) for x in (queries, keys, values))
+        attended = self.attend(*heads_first, *mask)
         out: Tensor = self.project_out(rearrange(attended, "rows heads T d -> rows T (heads d)"))
         return out
 
@@ -149,9 +155,9 @@ class SpatialAttention(Attention):
 
     def forward(self, x: Float[Tensor, "B T S D"]) -> Float[Tensor, "B T S D"]:
         """Return what each token gathered inside its frame."""
-        query, key, value = self.queries_keys_values(rearrange(x, "B T S D -> (B T) S D"))
-        attended = self.attend(query, key, value)
-        return rearrange(self.merge(attended), "(B T) S D -> B T S D", B=x.shape[0])
+        both, values = self.project(rearrange(x, "B T S D -> (B T) S D"))
+        queries, keys = both.chunk(2, dim=-2)
+        return rearrange(self.gather(queries, keys, values), "(B T) S D -> B T S D", B=len(x))
 
 
 class TemporalAttention(Attention):
@@ -164,37 +170,25 @@ class TemporalAttention(Attention):
         mask: Bool[Tensor, "T T"],
     ) -> Float[Tensor, "B T S D"]:
         """Attend within a clip; `mask[q, k]` says whether frame q may look at frame k."""
-        query, key, value = self.queries_keys_values(rearrange(x, "B T S D -> (B S) T D"))
-        query, key = rotate(query, positions[None]), rotate(key, positions[None])
-        attended = self.attend(query, key, value, mask)
-        return rearrange(self.merge(attended), "(B S) T D -> B T S D", B=x.shape[0])
+        both, values = self.project(rearrange(x, "B T S D -> (B S) T D"))
+        queries, keys = rotate(both, rotary(positions, both.shape[-1], both.dtype)).chunk(2, dim=-2)
+        out = self.gather(queries, keys, values, mask)
+        return rearrange(out, "(B S) T D -> B T S D", B=len(x))
 
     def step(
-        self, x: Float[Tensor, "B S D"], cache: TemporalCache, layer: int
-    ) -> tuple[
-        Float[Tensor, "B S D"],
-        Float[Tensor, "B S heads head_dim"],
-        Float[Tensor, "B S heads head_dim"],
-    ]:
-        """Attend from one new frame to the cached ones and itself.
+        self, x: Float[Tensor, "B new S D"], past: Past
+    ) -> tuple[Float[Tensor, "B new S D"], tuple[Tensor, Tensor]]:
+        """Attend from new frames to the past and to each other, as the mask lets them.
 
         Returns:
-            What each token gathered, and the new frame's keys and values, for the caller to keep.
+            What each token gathered, and keys and values of the past with the new frames behind.
         """
-        num_tokens = x.shape[1]
-        query, key, value = self.queries_keys_values(rearrange(x, "B S D -> (B S) 1 D"))
-        positions = repeat(cache.num_frames, "B -> (B S) 1", S=num_tokens)
-        query, key = rotate(query, positions), rotate(key, positions)
-
-        past_keys = rearrange(cache.keys[:, layer], "B S heads slots d -> (B S) heads slots d")
-        past_values = rearrange(cache.values[:, layer], "B S heads slots d -> (B S) heads slots d")
-        mask = F.pad(cache.filled(), (0, 1), value=True)
-        mask = repeat(mask, "B slots -> (B S) 1 1 slots", S=num_tokens)
-        keys, values = torch.cat([past_keys, key], dim=2), torch.cat([past_values, value], dim=2)
-        attended = self.attend(query, keys, values, mask)
-
-        out = rearrange(self.merge(attended), "(B S) 1 D -> B S D", S=num_tokens)
-        key, value = (
-            rearrange(new, "(B S) heads 1 d -> B S heads d", S=num_tokens) for new in (key, value)
+        both, values = self.project(rearrange(x, "B new S D -> (B S) new D"))
+        queries, keys = rotate(both, past.rotation).chunk(2, dim=-2)
+        # One copy serves the attention and, less its first slots, the next cache.
+        all_keys, all_values = (
+            torch.cat([old, rearrange(new, "(B S) new h d -> B S new h d", B=len(x))], dim=2)
+            for old, new in zip(past[:2], (keys, values), strict=True)
         )
-        return out, key, value
+        out = self.gather(queries, all_keys.flatten(0, 1), all_values.flatten(0, 1), past.mask)
+        return rearrange(out, "(B S) new D -> B new S D", B=len(x)), (all_keys, all_values)

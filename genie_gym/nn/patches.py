@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from genie_gym.errors import ConfigError
@@ -79,7 +79,7 @@ class TokenGrid:
         """Groups a frame."""
         return self.group_rows * self.group_columns
 
-    def join(self, x: Float[Tensor, "B T S D"]) -> Float[Tensor, "B T groups joined"]:
+    def join(self, x: Num[Tensor, "B T S D"]) -> Num[Tensor, "B T groups joined"]:
         """Put the features of a group's tokens side by side."""
         pattern = "B T (h g w k) D -> B T (h w) (g k D)"
         sizes = {"h": self.group_rows, "g": self.group_size, "k": self.group_size}

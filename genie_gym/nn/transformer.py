@@ -1,21 +1,22 @@
 """The space-time transformer: attention inside frames, then along time, then one feed-forward.
 
 - Cost grows as T * H * W: no token attends across space and time at once.
-- Temporal attention is causal with a sliding window, so a ring cache of `window - 1` frames is
+- Temporal attention is causal with a sliding window, so a cache of `window - 1` frames is
   exact, inside and beyond the window.
 - Pre-norm residual blocks, norms without scales (the next linear layer has one).
 - No feed-forward between the two attentions (Genie, section 2).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
+from einops import repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from genie_gym.errors import ConfigError
-from genie_gym.nn.attention import SpatialAttention, TemporalAttention, TemporalCache
+from genie_gym.nn.attention import Past, SpatialAttention, TemporalAttention, TemporalCache, rotary
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,16 +99,17 @@ class Block(nn.Module):
         return out
 
     def step(
-        self, x: Float[Tensor, "B S D"], cache: TemporalCache, layer: int
-    ) -> tuple[Float[Tensor, "B S D"], tuple[Tensor, Tensor] | None]:
-        """Run the block on one new frame; also return its keys and values, if it has any."""
-        new = None
+        self, x: Float[Tensor, "B new S D"], past: Past | None
+    ) -> tuple[Float[Tensor, "B new S D"], tuple[Tensor, Tensor] | None]:
+        """Run the block on new frames; also return keys and values, old and new, if any."""
+        grown = None
         if self.spatial is not None and self.spatial_norm is not None:
-            x = x + self.spatial(self.spatial_norm(x)[:, None])[:, 0]
+            x = x + self.spatial(self.spatial_norm(x))
         if self.temporal is not None and self.temporal_norm is not None:
-            out, key, value = self.temporal.step(self.temporal_norm(x), cache, layer)
-            x, new = x + out, (key, value)
-        return x + self.feed_forward(x), new
+            assert past is not None
+            out, grown = self.temporal.step(self.temporal_norm(x), past)
+            x = x + out
+        return x + self.feed_forward(x), grown
 
 
 class STTransformer(nn.Module):
@@ -115,7 +117,7 @@ class STTransformer(nn.Module):
 
     Source:
         Bruce et al. 2024, "Genie", section 2; Xu et al. 2020 for the factorised attention.
-        Rotary positions, the sliding window and the ring cache are ours.
+        Rotary positions, the sliding window and the cache are ours.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -155,37 +157,57 @@ class STTransformer(nn.Module):
         """Return a cache that holds no frame yet."""
         config = self.config
         weight = next(self.parameters())
-        shape = (
-            batch_size,
-            config.num_layers if config.temporal_window else 0,
-            num_tokens,
-            config.num_heads,
-            max(config.temporal_window - 1, 0),
-            config.head_dim,
-        )
+        num_slots = config.temporal_window - 1
+        shape = (batch_size, num_tokens, num_slots, config.num_heads, config.head_dim)
+        num_layers = config.num_layers if config.temporal_window else 0
         return TemporalCache(
-            keys=weight.new_zeros(shape),
-            values=weight.new_zeros(shape),
+            keys=tuple(weight.new_zeros(shape) for _ in range(num_layers)),
+            values=tuple(weight.new_zeros(shape) for _ in range(num_layers)),
             num_frames=torch.zeros(batch_size, dtype=torch.int64, device=weight.device),
         )
 
     def step(
-        self, x: Float[Tensor, "B S D"], cache: TemporalCache, *, is_kept: bool = True
-    ) -> tuple[Float[Tensor, "B S D"], TemporalCache]:
-        """Return features of one new frame, and the cache with (`is_kept`) or without it."""
+        self, x: Float[Tensor, "B new S D"], cache: TemporalCache, *, num_kept: int = 1
+    ) -> tuple[Float[Tensor, "B new S D"], TemporalCache]:
+        """Return features of new frames, and the cache with those of them that are kept.
+
+        The first `num_kept` frames follow the cache and each other. Every frame behind them stands
+        for the one after: it sees them and itself, and leaves no trace.
+        """
+        places = self._places(x, cache, num_kept) if cache.keys else ()
+        kept = slice(num_kept, num_kept + self.config.temporal_window - 1)
         keys, values = [], []
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
-            x, new = block.step(x, cache, layer)
-            if new is not None:
-                keys.append(new[0])
-                values.append(new[1])
+            past = Past(cache.keys[layer], cache.values[layer], *places) if places else None
+            x, grown = block.step(x, past)
+            if grown is not None:
+                keys.append(grown[0][:, :, kept])
+                values.append(grown[1][:, :, kept])
         out: Tensor = self.norm(x)
-        if not is_kept:
+        if not num_kept:
             return out, cache
-        if not keys:  # nothing to remember: only the count moves on
-            return out, replace(cache, num_frames=cache.num_frames + 1)
-        return out, cache.append(torch.stack(keys, dim=1), torch.stack(values, dim=1))
+        return out, TemporalCache(tuple(keys), tuple(values), cache.num_frames + num_kept)
+
+    def _places(
+        self, x: Float[Tensor, "B new S D"], cache: TemporalCache, num_kept: int
+    ) -> tuple[Float[Tensor, "two B_S new head_dim"], Bool[Tensor, "B_S 1 new K"]]:
+        """Return rotations of new frames, and which of the past and new ones each may look at."""
+        num_new, num_tokens = x.shape[1:3]
+        num_slots = self.config.temporal_window - 1
+        index = torch.arange(-num_slots, num_new, device=x.device)
+        place = index.clamp(max=num_kept)
+        age = place[num_slots:, None] - place
+        is_self = index[num_slots:, None] == index
+        mask = (age >= 0) & (age <= num_slots) & (index < num_kept) | is_self
+
+        position = cache.num_frames[:, None] + place
+        mask = mask & (position >= 0)[:, None]
+        rotation = rotary(position[:, num_slots:], self.config.head_dim, x.dtype)
+        return (
+            repeat(rotation, "two B new d -> two (B S) new d", S=num_tokens),
+            repeat(mask, "B new K -> (B S) 1 new K", S=num_tokens),
+        )
 
 
 class SpatialPositions(nn.Module):

@@ -12,6 +12,7 @@ from genie_gym.errors import DataError
 from genie_gym.models.dynamics import Dynamics
 from genie_gym.models.latent_action import LatentActionModel
 from genie_gym.models.reward import RewardModel, class_shares
+from genie_gym.models.sampling import FrameSampler
 from genie_gym.models.tokenizer import Metrics
 from genie_gym.training.config import StageConfig
 from genie_gym.training.data import Windows
@@ -240,22 +241,24 @@ def rollout_errors(batch: Batch, dynamics: Dynamics) -> Metrics:
     if num_frames < 4:
         return {}
     rows = nn.functional.pad(dynamics.real_action_rows(batch.actions), (1, 0), value=0)
+    sampler = FrameSampler(dynamics)
 
     def error_after(num_real: int) -> float:
-        cache = dynamics.empty_cache(len(tokens))
-        for time in range(num_frames):
+        frame, cache = tokens[:, 0], dynamics.empty_cache(len(tokens))
+        for time in range(1, num_frames):
             if time < num_real:
+                cache = sampler.append(frame, rows[:, time - 1], cache)
                 frame = tokens[:, time]
             else:
-                frame = dynamics.sample(
+                frame, cache = sampler.sample(
                     frame,
+                    rows[:, time - 1],
                     rows[:, time],
                     cache,
                     num_steps=dynamics.config.num_maskgit_steps,
                     temperature=0.0,
                     generator=None,
                 )
-            cache = dynamics.append(frame, rows[:, time], cache)
         return (frame != tokens[:, -1]).float().mean().item()
 
     num_free = num_frames - num_frames // 2

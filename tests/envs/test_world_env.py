@@ -335,7 +335,7 @@ def test_the_past_stays_of_one_size(endless_bundle):
 
     def shapes():
         world = env.get_state().world
-        return [(c.keys.shape, c.values.shape) for c in (world.dynamics, world.reward)]
+        return [x.shape for c in (world.dynamics, world.reward) for x in (*c.keys, *c.values)]
 
     play(env, random_actions(10))
     early = shapes()

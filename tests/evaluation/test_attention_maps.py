@@ -5,7 +5,6 @@ from PIL import Image
 
 from collectors import record
 from genie_gym.evaluation.attention_maps import (
-    _oldest_first,
     attention_maps,
     choose_position,
     draw_attention,
@@ -49,8 +48,8 @@ def test_the_weights_give_what_every_attention_gathered(transformer):
     cache = transformer.empty_cache(2, 5)
     generator = torch.Generator().manual_seed(0)
     with watched(transformer) as seen:
-        for _ in range(5):  # past the window: the ring has wrapped
-            x = torch.randn(2, 5, 16, generator=generator)
+        for _ in range(5):  # past the window
+            x = torch.randn(2, 1, 5, 16, generator=generator)
             _, cache = transformer.step(x, cache)
     for handle in handles:
         handle.remove()
@@ -69,14 +68,6 @@ def test_nothing_is_watched_afterwards(transformer):
     assert seen == {"spatial": [], "temporal": []}
     hooks = [one._forward_hooks for one in transformer.modules()]
     assert not any(hooks)
-
-
-@pytest.mark.parametrize(
-    ("num_frames", "num_slots", "order"),
-    [(2, 3, [0, 1, 3]), (3, 3, [0, 1, 2, 3]), (5, 3, [2, 0, 1, 3]), (9, 1, [0, 1])],
-)
-def test_the_ring_is_read_from_the_oldest_frame_to_the_predicted_one(num_frames, num_slots, order):
-    assert _oldest_first(num_frames, num_slots) == order
 
 
 def test_maps_share_out_everything_and_look_at_filled_frames_alone(world, clip, state):

@@ -69,13 +69,6 @@ def moved_targets(module, arguments, name, edit):
     return (before != after).flatten(2).any(-1).any(0).tolist()
 
 
-def cached(module, past, rows):
-    cache = module.empty_cache(len(past))
-    for t in range(past.shape[1]):
-        cache = module.append(past[:, t], rows[:, t], cache)
-    return cache
-
-
 KINDS = pytest.mark.parametrize(
     "kind",
     [
@@ -151,49 +144,6 @@ def test_an_action_moves_the_frame_it_led_to_and_later_ones_alone(kind, edited):
     # `actions[t]` led to frame t, which is target t - 1; as a past frame it carries its action on.
     expected = [edited - 1 <= target < edited + WINDOW - 1 for target in range(6)]
     assert moved_targets(module, arguments, "actions", edit) == expected
-
-
-@pytest.mark.parametrize("num_layers", [1, 2, 3])
-@KINDS
-def test_both_streams_in_one_pass_equal_the_ring_cache_inside_and_beyond_the_window(
-    kind, num_layers
-):
-    module = dynamics(num_layers, **kind)
-    batch = token_batch(num_frames=3 * WINDOW + 1)
-    arguments = streams(module, batch)
-    for hidden in (torch.ones_like(arguments["hidden"]), arguments["hidden"]):
-        whole = module.two_stream_logits(**{**arguments, "hidden": hidden})
-        for t in range(whole.shape[1]):
-            past, rows = arguments["past"][:, : t + 1], arguments["actions"]
-            cache = cached(module, past, rows)
-            stepped = module.step_logits(
-                arguments["targets"][:, t], hidden[:, t], past[:, -1], rows[:, t + 1], cache
-            )
-            assert (stepped - whole[:, t]).abs().max() < 1e-5
-
-
-@pytest.mark.parametrize("num_frames", [2, 3, 8, 24])
-def test_clips_shorter_and_longer_than_any_trained_on_equal_the_cached_steps(num_frames):
-    module = dynamics(num_layers=2)
-    arguments = streams(module, token_batch(num_frames=num_frames))
-    whole = module.two_stream_logits(**arguments)
-    past, rows, cache = arguments["past"], arguments["actions"], module.empty_cache(4)
-    for t in range(num_frames - 1):
-        cache = module.append(past[:, t], rows[:, t], cache)
-        frame = arguments["targets"][:, t], arguments["hidden"][:, t]
-        stepped = module.step_logits(*frame, past[:, t], rows[:, t + 1], cache)
-        assert (stepped - whole[:, t]).abs().max() < 1e-5
-
-
-def test_a_step_of_logits_leaves_the_cache_alone():
-    module = dynamics()
-    past = tokens(2, 5)
-    cache = cached(module, past, torch.zeros(2, 5, dtype=torch.int64))
-    kept = (cache.keys.clone(), cache.values.clone(), cache.num_frames.clone())
-    options = {"num_steps": 3, "temperature": 1.0, "generator": seeded()}
-    module.sample(past[:, -1], torch.tensor([1, 2]), cache, **options)
-    for before, now in zip(kept, (cache.keys, cache.values, cache.num_frames), strict=True):
-        assert torch.equal(before, now)
 
 
 def test_targets_survive_masking_and_corruption():
@@ -298,95 +248,6 @@ def test_a_clip_is_driven_by_one_kind_of_action(latent_prob, is_latent):
     expected = latent if is_latent else module.real_action_rows(batch.actions)
     assert torch.equal(rows[:, 1:], expected)
     assert (rows[:, 0] == 0).all()
-
-
-def test_known_tokens_stand_after_sampling():
-    module = dynamics()
-    past = tokens(3, 4)
-    cache = cached(module, past, torch.ones(3, 4, dtype=torch.int64))
-    known = tokens(3)
-    known[:, ::2] = -1
-    known[2] = -1
-    for num_steps in (1, 3, S):
-        sampled = module.sample(
-            past[:, -1],
-            torch.tensor([1, 2, 3]),
-            cache,
-            num_steps=num_steps,
-            temperature=1.0,
-            generator=seeded(),
-            known=known,
-        )
-        assert torch.equal(sampled[known >= 0], known[known >= 0])
-        assert sampled.min() >= 0
-    everything = tokens(3)
-    sampled = module.sample(
-        past[:, -1],
-        torch.tensor([1, 2, 3]),
-        cache,
-        num_steps=2,
-        temperature=1.0,
-        generator=seeded(),
-        known=everything,
-    )
-    assert torch.equal(sampled, everything)
-
-
-def test_one_step_without_a_generator_takes_the_likeliest_code_everywhere():
-    module = dynamics()
-    rows = torch.tensor([1, 2])
-    past = tokens(2, 4)
-    last, cache = past[:, -1], cached(module, past, torch.ones(2, 4, dtype=torch.int64))
-    hidden = torch.ones(2, S, dtype=torch.bool)
-    logits = module.step_logits(tokens(2), hidden, last, rows, cache)
-    options = {"num_steps": 1, "temperature": 1.0, "generator": None}
-    sampled = module.sample(last, rows, cache, **options)
-    assert torch.equal(sampled, logits.argmax(-1))
-    assert torch.equal(sampled, module.sample(last, rows, cache, **options))
-
-
-def test_each_refinement_step_sees_the_tokens_that_stand():
-    # By hand, one token a step: the surest hidden token is fixed, the rest are asked again.
-    module = dynamics()
-    rows = torch.tensor([3])
-    past = tokens(1, 4)
-    last, cache = past[:, -1], cached(module, past, torch.ones(1, 4, dtype=torch.int64))
-    frame, hidden = torch.zeros(1, S, dtype=torch.int64), torch.ones(1, S, dtype=torch.bool)
-    for _ in range(S):
-        logits = module.step_logits(frame, hidden, last, rows, cache)
-        confidence, codes = logits.softmax(-1).max(-1)
-        place = confidence.masked_fill(~hidden, -1).argmax(-1)[0]
-        frame[0, place], hidden[0, place] = codes[0, place], False
-    sampled = module.sample(last, rows, cache, num_steps=S, temperature=0.0, generator=None)
-    assert torch.equal(sampled, frame)
-
-
-def test_one_generator_a_row_equals_running_the_rows_alone():
-    module = dynamics()
-    past, led_by = tokens(5, 4), torch.ones(5, 4, dtype=torch.int64)
-    rows = torch.arange(5)
-    options = {"num_steps": 3, "temperature": 1.0}
-    cache, generators = cached(module, past, led_by), [seeded(k) for k in range(5)]
-    together = module.sample(past[:, -1], rows, cache, generator=generators, **options)
-    for k in range(5):
-        cache = cached(module, past[k : k + 1], led_by[k : k + 1])
-        last = past[k : k + 1, -1]
-        alone = module.sample(last, rows[k : k + 1], cache, generator=[seeded(k)], **options)
-        assert torch.equal(together[k : k + 1], alone)
-
-
-def test_a_generator_gives_the_same_sample_again_and_another_seed_another():
-    module = dynamics()
-    rows = torch.arange(5)
-    past = tokens(5, 4)
-    cache = cached(module, past, torch.ones(5, 4, dtype=torch.int64))
-
-    def sample(seed):
-        options = {"num_steps": 2, "temperature": 5.0, "generator": seeded(seed)}
-        return module.sample(past[:, -1], rows, cache, **options)
-
-    assert torch.equal(sample(0), sample(0))
-    assert not torch.equal(sample(0), sample(1))
 
 
 @KINDS

@@ -4,12 +4,17 @@ import torch
 from genie_gym.errors import InvalidActionError, WorldError
 from genie_gym.models.stack import STAGES
 from genie_gym.models.world import WorldState
+from genie_gym.nn.draws import Streams
 
 HEIGHT, WIDTH, S = 20, 28, 12
 
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def streams(*seeds):
+    return Streams(torch.tensor(seeds), torch.zeros(len(seeds), dtype=torch.int64))
 
 
 def clip(batch_size, num_frames):
@@ -20,13 +25,13 @@ def clip(batch_size, num_frames):
 
 def leaves(state):
     caches = (state.dynamics, state.reward, state.decoder)
-    names = ("keys", "values", "num_frames")
-    return [state.tokens, *(getattr(cache, name) for cache in caches for name in names)]
+    layers = [x for cache in caches for x in (*cache.keys, *cache.values)]
+    return [state.tokens, state.led_by, *(cache.num_frames for cache in caches), *layers]
 
 
-def assert_same(state, other):
+def assert_same(state, other, tolerance=0.0):
     for x, y in zip(leaves(state), leaves(other), strict=True):
-        assert torch.equal(x, y)
+        torch.testing.assert_close(x, y, rtol=0, atol=tolerance)
 
 
 def actions(*values):
@@ -40,7 +45,7 @@ def test_clips_shorter_and_longer_than_the_window_can_be_encoded_stepped_and_dec
     state = untrained_world.encode(*clip(2, num_frames))
     assert state.tokens.shape == (2, S)
     assert state.tokens.dtype == torch.int64
-    assert state.dynamics.num_frames.tolist() == [num_frames] * 2
+    assert state.dynamics.num_frames.tolist() == [num_frames - 1] * 2
     assert state.decoder.num_frames.tolist() == [num_frames - 1] * 2
 
     state, reward, terminated_prob = untrained_world.step(state, actions(0, 5), seeded())
@@ -59,7 +64,7 @@ def test_clips_shorter_and_longer_than_the_window_can_be_encoded_stepped_and_dec
 def test_a_start_is_the_bundled_context(untrained_world):
     state = untrained_world.start(actions(6, 0))
     assert torch.equal(state.tokens, untrained_world.starts.tokens[[6, 0], -1])
-    assert state.dynamics.num_frames.tolist() == [4, 4]
+    assert state.reward.num_frames.tolist() == [4, 4]
 
 
 def test_minus_one_draws_a_start_from_the_generator(untrained_world):
@@ -104,7 +109,7 @@ def test_stepping_on_equals_encoding_the_longer_history(untrained_world):
         tokens.append(state.tokens[:, None])
         taken.append(action[:, None])
     replayed = world._replay(torch.cat(tokens, 1), torch.cat(taken, 1), "real")
-    assert_same(state, replayed)
+    assert_same(state, replayed, tolerance=1e-5)  # frames share a pass in steps alone
 
 
 def test_a_step_leaves_the_given_state_unchanged(untrained_world):
@@ -154,22 +159,22 @@ def test_temperature_zero_needs_no_chance(untrained_world):
     assert torch.equal(greedy.tokens, cold.tokens)
 
 
-def test_a_list_of_generators_gives_every_row_its_own_chance(untrained_world):
+def test_streams_give_every_row_its_own_chance(untrained_world):
     state = untrained_world.start(actions(0, 1, 2, 3))
     taken = actions(0, 1, 2, 3)
-    together, reward, _ = untrained_world.step(state, taken, [seeded(k) for k in range(4)])
+    together, reward, _ = untrained_world.step(state, taken, streams(0, 1, 2, 3))
     for k in range(4):
         row = actions(k)
-        alone, alone_reward, _ = untrained_world.step(state.gather(row), taken[row], [seeded(k)])
+        alone, alone_reward, _ = untrained_world.step(state.gather(row), taken[row], streams(k))
         assert torch.equal(alone.tokens, together.tokens[row])
         assert torch.allclose(alone_reward, reward[row], atol=1e-5)
 
 
-def test_generators_that_are_not_one_a_row_are_refused(untrained_world):
+def test_streams_that_are_not_one_a_row_are_refused(untrained_world):
     state = untrained_world.start(actions(0, 1, 2))
-    text = "3 games take one generator, or a list of 3; got a list of 1"
+    text = "3 games take one generator, or 3 streams; got 1 streams"
     with pytest.raises(WorldError, match=text):
-        untrained_world.step(state, actions(0, 0, 0), [seeded()])
+        untrained_world.step(state, actions(0, 0, 0), streams(0))
 
 
 def test_latent_actions_step_the_world_too(untrained_world):
@@ -178,7 +183,7 @@ def test_latent_actions_step_the_world_too(untrained_world):
     assert by_code.tokens.shape == (2, S)
     assert torch.isfinite(reward).all()
     by_real, _, _ = untrained_world.step(state, actions(0, 4))
-    assert not torch.equal(by_code.dynamics.keys, by_real.dynamics.keys)
+    assert not torch.equal(by_code.led_by, by_real.led_by)
 
 
 def test_latent_actions_can_stand_between_the_frames_of_a_clip(untrained_world):

@@ -1,11 +1,15 @@
+import math
+
 import pytest
 import torch
 
 from genie_gym.nn.attention import (
+    ROTARY_BASE,
     ScaledDotProduct,
     SpatialAttention,
     TemporalAttention,
     attention_weights,
+    rotary,
     rotate,
 )
 from genie_gym.nn.transformer import causal_window_mask
@@ -74,8 +78,10 @@ def test_the_width_of_a_head_is_free_of_the_width_of_the_model(attention_class):
 
 
 def test_queries_and_keys_are_normalised(clip):
-    query, key, _ = build(SpatialAttention).queries_keys_values(100 * clip[0])
-    for x in (query, key):
+    both, values = build(SpatialAttention).project(100 * clip[0])
+    assert values.shape == (6, 5, 3, 8)
+    for x in both.chunk(2, dim=-2):
+        assert x.shape == values.shape
         assert torch.allclose(x.mean(-1), torch.zeros(()), atol=1e-4)
         assert torch.allclose(x.square().mean(-1), torch.ones(()), atol=1e-3)
 
@@ -94,13 +100,18 @@ def test_the_fused_kernel_gathers_by_the_weights(mask):
     assert torch.allclose(attention_weights(query, key, mask) @ value, gathered, atol=1e-6)
 
 
+def rotated(x, positions):
+    """Turn (T, heads, head_dim) by the places of the frames."""
+    return rotate(x, rotary(positions, x.shape[-1], x.dtype))
+
+
 def rotated_logits(query, key, positions):
-    return rotate(query, positions) @ rotate(key, positions).transpose(-1, -2)
+    return torch.einsum("qhd,khd->hqk", rotated(query, positions), rotated(key, positions))
 
 
 def test_rotary_logits_depend_on_differences_of_positions_alone():
-    query, key = (torch.randn(2, 3, 7, 8, generator=seeded(k)) for k in range(2))
-    positions = torch.arange(7)[None]
+    query, key = (torch.randn(7, 3, 8, generator=seeded(k)) for k in range(2))
+    positions = torch.arange(7)
     logits = rotated_logits(query, key, positions)
     for shift in (1, 1000, 1_000_000):
         shifted = rotated_logits(query, key, positions + shift)
@@ -109,8 +120,19 @@ def test_rotary_logits_depend_on_differences_of_positions_alone():
 
 
 def test_rotation_keeps_lengths_and_leaves_position_zero_alone():
-    x = torch.randn(2, 3, 5, 8, generator=seeded())
-    turned = rotate(x, torch.arange(5)[None])
-    assert torch.equal(turned[:, :, 0], x[:, :, 0])
+    x = torch.randn(5, 3, 8, generator=seeded())
+    turned = rotated(x, torch.arange(5))
+    assert torch.equal(turned[0], x[0])
     assert torch.allclose(turned.norm(dim=-1), x.norm(dim=-1), atol=1e-5)
-    assert not torch.allclose(turned[:, :, 1], x[:, :, 1])
+    assert not torch.allclose(turned[1], x[1])
+
+
+def test_the_first_pair_turns_by_the_position_and_the_second_more_slowly():
+    cos, sin = rotary(torch.tensor([2]), 4, torch.float64)[:, 0]
+    slow = 2 / ROTARY_BASE**0.5
+    angles = torch.tensor([2, slow, 2, slow], dtype=torch.float64)
+    assert torch.allclose(cos, angles.cos())
+    assert torch.allclose(sin, torch.tensor([-1.0, -1.0, 1.0, 1.0]) * angles.sin())
+    x = torch.tensor([[[1.0, 0.0, 0.0, 0.0]]], dtype=torch.float64)
+    expected = [math.cos(2), 0.0, math.sin(2), 0.0]
+    assert rotated(x, torch.tensor([2])).flatten().tolist() == pytest.approx(expected)

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from genie_gym.nn.masking import (
+    confidence,
     corrupt,
+    draw_codes,
     draw_scored,
     num_hidden,
     random_mask,
-    sample_codes,
-    uniform,
 )
 
 
@@ -60,9 +60,8 @@ def test_a_random_mask_comes_back_with_its_seed():
 def test_temperature_zero_and_no_draws_take_the_likeliest_code():
     logits = torch.randn(3, 5, 11, generator=seeded())
     draws = torch.rand(3, 5, generator=seeded())
-    for codes, confidence in (sample_codes(logits, draws, 0.0), sample_codes(logits, None, 1.0)):
+    for codes in (draw_codes(logits, draws, 0.0), draw_codes(logits, None, 1.0)):
         assert torch.equal(codes, logits.argmax(-1))
-        assert torch.equal(confidence, logits.softmax(-1).amax(-1))
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
@@ -70,30 +69,26 @@ def test_codes_are_drawn_as_often_as_the_softmax_says(temperature):
     num_draws = 100_000
     logits = torch.tensor([2.0, 0.0, -1.0, 1.0, 0.5, -torch.inf])
     draws = torch.rand(1, num_draws, generator=seeded())
-    codes, confidence = sample_codes(logits.expand(1, num_draws, 6), draws, temperature)
+    codes = draw_codes(logits.expand(1, num_draws, 6), draws, temperature)
     expected = (logits / temperature).softmax(-1)[:5] * num_draws
     counts = torch.bincount(codes.flatten(), minlength=6)
     # Chi-square with 4 degrees of freedom exceeds 25 once in 20,000 seeds; the seed is fixed.
     assert ((counts[:5] - expected).square() / expected).sum() < 25
     assert counts[5] == 0
-    # The confidence is the model's own belief, whatever the temperature.
-    assert torch.allclose(confidence, logits.softmax(-1)[codes])
+
+
+def test_confidence_is_the_chance_that_the_model_gave_to_a_code():
+    logits = torch.randn(3, 5, 11, generator=seeded())
+    codes = torch.randint(11, (3, 5), generator=seeded())
+    expected = logits.softmax(-1).gather(-1, codes[..., None])[..., 0]
+    assert torch.allclose(confidence(logits, codes), expected)
 
 
 def test_the_ends_of_the_unit_interval_give_codes_that_have_a_chance():
     logits = torch.tensor([-torch.inf, 0.0, 0.0, -torch.inf]).expand(1, 2, 4)
     largest_below_one = 1 - 2**-24
-    codes, _ = sample_codes(logits, torch.tensor([[0.0, largest_below_one]]), 1.0)
+    codes = draw_codes(logits, torch.tensor([[0.0, largest_below_one]]), 1.0)
     assert codes.tolist() == [[1, 2]]
-
-
-def test_a_list_of_generators_draws_what_each_would_draw_alone():
-    cpu = torch.device("cpu")
-    rows = uniform((3, 4), 5, [seeded(k) for k in range(5)], cpu)
-    assert rows.shape == (5, 3, 4)
-    for k in range(5):
-        assert torch.equal(rows[k : k + 1], uniform((3, 4), 1, [seeded(k)], cpu))
-        assert torch.equal(rows[k : k + 1], uniform((3, 4), 1, seeded(k), cpu))
 
 
 def test_spoiled_tokens_are_near_codes_or_those_of_another_clip():

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from genie_gym.errors import ConfigError
+from genie_gym.nn.attention import TemporalCache
 from genie_gym.nn.transformer import SpatialPositions, STTransformer, TransformerConfig
 
 
@@ -21,11 +22,15 @@ def clip(num_frames, batch_size=2):
 
 def run_by_steps(model, x):
     cache = model.empty_cache(x.shape[0], x.shape[2])
-    out = []
+    out = [x[:, :0]]
     for t in range(x.shape[1]):
-        features, cache = model.step(x[:, t], cache)
+        features, cache = model.step(x[:, t : t + 1], cache)
         out.append(features)
-    return torch.stack(out, dim=1), cache
+    return torch.cat(out, dim=1), cache
+
+
+def tensors(cache):
+    return [*cache.keys, *cache.values, cache.num_frames]
 
 
 def moved_frames(model, num_frames, edited):
@@ -54,7 +59,7 @@ def test_a_frame_reaches_exactly_as_far_as_the_windows_of_all_layers(num_layers,
 
 @pytest.mark.parametrize("window", [1, 2, 4])
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
-def test_stepping_with_the_ring_cache_equals_whole_clips_inside_and_beyond_the_window(
+def test_stepping_with_the_cache_equals_whole_clips_inside_and_beyond_the_window(
     num_layers, window
 ):
     model = transformer(num_layers=num_layers, temporal_window=window)
@@ -68,10 +73,14 @@ def test_rows_of_different_ages_share_one_batch():
     x = clip(12, batch_size=1)
     ages = [1, 3, 4, 11]
     caches = [run_by_steps(model, x[:, :age])[1] for age in ages]
-    fields = ("keys", "values", "num_frames")
-    joined = {name: torch.cat([getattr(cache, name) for cache in caches]) for name in fields}
+    keys, values = (
+        tuple(torch.cat(layers) for layers in zip(*of_rows, strict=True))
+        for of_rows in ([cache.keys for cache in caches], [cache.values for cache in caches])
+    )
+    joined = TemporalCache(keys, values, torch.cat([cache.num_frames for cache in caches]))
     newest = torch.cat([x[:, age] for age in ages])
-    features, after = model.step(newest, type(caches[0])(**joined))
+    features, after = model.step(newest[:, None], joined)
+    features = features[:, 0]
     expected = torch.cat([model(x[:, : age + 1])[:, -1] for age in ages])
     assert (features - expected).abs().max() < 1e-5
     assert after.num_frames.tolist() == [age + 1 for age in ages]
@@ -80,16 +89,15 @@ def test_rows_of_different_ages_share_one_batch():
 def test_the_cache_does_not_grow_and_a_step_leaves_the_given_one_alone():
     model = transformer(num_layers=2, temporal_window=4)
     cache = model.empty_cache(batch_size=2, num_tokens=5)
-    assert cache.keys.shape == cache.values.shape == (2, 2, 5, 3, 3, 8)
+    assert [keys.shape for keys in cache.keys] == [(2, 5, 3, 3, 8)] * 2
     x = clip(12)
     for t in range(12):
-        kept = (cache.keys.clone(), cache.values.clone(), cache.num_frames.clone())
-        _, after = model.step(x[:, t], cache)
-        for x_before, x_now in zip(kept, (cache.keys, cache.values, cache.num_frames), strict=True):
+        kept = [x.clone() for x in tensors(cache)]
+        _, after = model.step(x[:, t : t + 1], cache)
+        for x_before, x_now in zip(kept, tensors(cache), strict=True):
             assert torch.equal(x_before, x_now)
-        assert after.keys.shape == cache.keys.shape
+        assert [x.shape for x in tensors(after)] == [x.shape for x in tensors(cache)]
         assert after.num_frames.tolist() == [t + 1, t + 1]
-        assert after.filled().sum(-1).tolist() == [min(t + 1, 3)] * 2
         cache = after
 
 
@@ -97,10 +105,24 @@ def test_a_step_that_is_not_kept_returns_the_same_cache():
     model = transformer()
     x = clip(3)
     _, cache = run_by_steps(model, x[:, :2])
-    looked, same = model.step(x[:, 2], cache, is_kept=False)
-    stepped, _ = model.step(x[:, 2], cache)
+    looked, same = model.step(x[:, 2:], cache, num_kept=0)
+    stepped, _ = model.step(x[:, 2:], cache)
     assert same is cache
     assert torch.equal(looked, stepped)
+
+
+@pytest.mark.parametrize("num_frames", [0, 1, 3, 9])
+def test_a_kept_frame_and_a_look_beyond_it_share_a_step(num_frames):
+    model = transformer()
+    x = clip(num_frames + 2)
+    _, before = run_by_steps(model, x[:, :num_frames])
+    both, after = model.step(x[:, num_frames:], before)
+    stepped, cache = run_by_steps(model, x[:, : num_frames + 1])
+    looked, _ = model.step(x[:, num_frames + 1 :], cache, num_kept=0)
+    assert (both[:, 0] - stepped[:, -1]).abs().max() < 1e-5
+    assert (both[:, 1:] - looked).abs().max() < 1e-5
+    for one, other in zip(tensors(after), tensors(cache), strict=True):
+        assert (one - other).abs().max() < 1e-5
 
 
 def test_positions_may_run_into_the_millions():
@@ -118,7 +140,7 @@ def test_window_zero_leaves_temporal_attention_out():
     stepped, cache = run_by_steps(model, x)
     assert (stepped - model(x)).abs().max() < 1e-5
     assert cache.num_frames.tolist() == [5, 5]
-    assert cache.keys.numel() == 0
+    assert cache.keys == cache.values == ()
 
 
 def test_without_spatial_attention_every_patch_is_treated_alone():

@@ -140,7 +140,7 @@ def predict(model, reward_probs, end_prob):
     model.to_reward.bias.copy_(torch.tensor(reward_probs).log())
     model.to_end.bias.copy_(torch.tensor([1 - end_prob, end_prob]).log())
     tokens, actions = torch.zeros(1, 2, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
-    return model.step(tokens, tokens, actions, model.empty_cache(1))[0]
+    return model.step(tokens, tokens, actions, model.empty_cache(1), model.code_embeddings())[0]
 
 
 def test_a_model_that_knows_nothing_but_the_shown_shares_expects_the_recorded_reward():
