@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
-from torch import nn
+from torch import Tensor, nn
 
 from genie_gym.data.batch import Batch
 from genie_gym.errors import DataError
@@ -148,7 +148,7 @@ class RewardStage(ClipStage):
         """Take the reward model, its clips, and the dynamics that imagines tokens."""
         super().__init__("reward", module, windows, config, seed=seed)
         self.reward_model = module
-        self.dynamics = dynamics.eval()
+        self.sampler = FrameSampler(dynamics.eval())
         is_validation = windows.data.is_validation
         self.training_events = self._events_by_kind(~is_validation)
         self.validation_events = self._events_by_kind(is_validation)
@@ -172,8 +172,10 @@ class RewardStage(ClipStage):
         return starts
 
     def batch_at(self, step: int) -> Batch:
-        """Return the training batch of a step; half of its clips are imagined."""
-        return imagine_some(super().batch_at(step), self.dynamics)
+        """Return the training batch of a step; half of its clips end in imagined frames."""
+        draw = np.random.default_rng([self.seed, step, 1]).integers(2**63)
+        generator = torch.Generator().manual_seed(int(draw))
+        return imagine_some(super().batch_at(step), self.sampler, generator)
 
     def _events_by_kind(self, is_chosen: Bool[np.ndarray, " rows"]) -> list[Int[np.ndarray, " _"]]:
         """Return the chosen rows that earned each reward class, and those that ended a game."""
@@ -210,25 +212,66 @@ class RewardStage(ClipStage):
 
 
 @torch.no_grad()
-def imagine_some(batch: Batch, dynamics: Dynamics) -> Batch:
-    """Return the batch with every second clip replaced by what the dynamics guesses step by step.
+def play_on(
+    tokens: Int[Tensor, "B T S"],
+    actions: Int[Tensor, "B T-1"],
+    sampler: FrameSampler,
+    num_real: int,
+    *,
+    num_steps: int,
+    temperature: float,
+    generator: torch.Generator | None,
+) -> Int[Tensor, "B T S"]:
+    """Return clips whose frames after the first `num_real` are imagined, each from the one before.
 
-    Each frame is guessed in parallel from the real ones before it; a clip's first stays.
+    Args:
+        tokens: recorded clips.
+        actions: the real actions between their frames.
+        sampler: plays the dynamics.
+        num_real: frames that stay.
+        num_steps: refinement steps a frame.
+        temperature: sampling temperature; 0 takes the likeliest tokens.
+        generator: draws the tokens; None takes the likeliest ones.
     """
+    dynamics = sampler.dynamics
+    device = dynamics.codebook.device
+    rows = nn.functional.pad(dynamics.real_action_rows(actions.to(device)), (1, 0), value=0)
+    played = tokens.to(device).clone()
+    cache = dynamics.empty_cache(len(tokens))
+    for time in range(1, tokens.shape[1]):
+        last, led_by = played[:, time - 1], rows[:, time - 1]
+        if time < num_real:
+            cache = sampler.append(last, led_by, cache)
+        else:
+            played[:, time], cache = sampler.sample(
+                last,
+                led_by,
+                rows[:, time],
+                cache,
+                num_steps=num_steps,
+                temperature=temperature,
+                generator=generator,
+            )
+    return played
+
+
+def imagine_some(batch: Batch, sampler: FrameSampler, generator: torch.Generator) -> Batch:
+    """Return the batch with the second half of every second clip imagined, as in use."""
     assert batch.tokens is not None and batch.actions is not None
-    device = next(dynamics.parameters()).device
-    real = batch.tokens[::2].to(device)
-    rows = dynamics.real_action_rows(batch.actions[::2].to(device))
-    rows = nn.functional.pad(rows, (1, 0), value=0)
-    past, targets = real[:, :-1], real[:, 1:]
-    hidden = torch.ones_like(targets, dtype=torch.bool)
-    guesses = dynamics.two_stream_logits(past, targets, hidden, rows).argmax(-1)
+    config = sampler.dynamics.config
     tokens = batch.tokens.clone()
-    tokens[::2, 1:] = guesses.to(tokens.device)
+    tokens[::2] = play_on(
+        batch.tokens[::2],
+        batch.actions[::2],
+        sampler,
+        batch.tokens.shape[1] // 2,
+        num_steps=config.num_maskgit_steps,
+        temperature=config.temperature,
+        generator=generator,
+    ).to(tokens)
     return replace(batch, tokens=tokens)
 
 
-@torch.no_grad()
 def rollout_errors(batch: Batch, dynamics: Dynamics) -> Metrics:
     """Return the share of wrong tokens in the last frame, reached in one step and in several.
 
@@ -237,33 +280,26 @@ def rollout_errors(batch: Batch, dynamics: Dynamics) -> Metrics:
     clip of fewer than four frames leaves no room for a second step.
     """
     assert batch.tokens is not None and batch.actions is not None
-    tokens, num_frames = batch.tokens, batch.tokens.shape[1]
+    num_frames = batch.tokens.shape[1]
     if num_frames < 4:
         return {}
-    rows = nn.functional.pad(dynamics.real_action_rows(batch.actions), (1, 0), value=0)
-    sampler = FrameSampler(dynamics)
+    sampler, num_steps = FrameSampler(dynamics), dynamics.config.num_maskgit_steps
 
     def error_after(num_real: int) -> float:
-        frame, cache = tokens[:, 0], dynamics.empty_cache(len(tokens))
-        for time in range(1, num_frames):
-            if time < num_real:
-                cache = sampler.append(frame, rows[:, time - 1], cache)
-                frame = tokens[:, time]
-            else:
-                frame, cache = sampler.sample(
-                    frame,
-                    rows[:, time - 1],
-                    rows[:, time],
-                    cache,
-                    num_steps=dynamics.config.num_maskgit_steps,
-                    temperature=0.0,
-                    generator=None,
-                )
-        return (frame != tokens[:, -1]).float().mean().item()
+        played = play_on(
+            batch.tokens,
+            batch.actions,
+            sampler,
+            num_real,
+            num_steps=num_steps,
+            temperature=0.0,
+            generator=None,
+        )
+        return (played[:, -1] != batch.tokens[:, -1]).float().mean().item()
 
-    num_free = num_frames - num_frames // 2
+    num_real = num_frames // 2
     return {
         "forced_error": error_after(num_frames - 1),
-        "free_error": error_after(num_frames - num_free),
-        "free_steps": float(num_free),
+        "free_error": error_after(num_real),
+        "free_steps": float(num_frames - num_real),
     }
