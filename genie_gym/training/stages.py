@@ -1,4 +1,4 @@
-"""The four stages: which batches each part of the stack learns from, and is checked on."""
+"""The five stages: which batches each part of the stack learns from, and is checked on."""
 
 from dataclasses import replace
 
@@ -9,6 +9,7 @@ from torch import nn
 
 from genie_gym.data.batch import Batch
 from genie_gym.errors import DataError
+from genie_gym.models.action_map import ActionMap
 from genie_gym.models.dynamics import Dynamics
 from genie_gym.models.latent_action import LatentActionModel
 from genie_gym.models.reward import RewardModel, class_shares
@@ -113,6 +114,36 @@ class LatentActionStage(ClipStage):
         return replace(batch, actions=torch.where(is_told, batch.actions, -1))
 
 
+class ActionMapStage(ClipStage):
+    """Transitions with their codes; in training the same few, whose actions count as labels."""
+
+    def __init__(
+        self, module: ActionMap, windows: Windows, config: StageConfig, *, seed: int
+    ) -> None:
+        """Take the map and its clips, and choose the labelled ones.
+
+        Raises:
+            DataError: the training episodes do not hold as many as the map is to learn from.
+        """
+        super().__init__("action_map", module, windows, config, seed=seed)
+        num_labels, starts = module.config.num_labels, windows.training_starts
+        if num_labels > len(starts):
+            raise DataError(
+                f"action_map.num_labels is {num_labels}, but the training episodes hold "
+                f"{len(starts)} clips of {windows.clip_length} frames. Lower --labels, or record "
+                "more"
+            )
+        self.labelled = np.random.default_rng(seed).choice(starts, num_labels, replace=False)
+
+    def draw_starts(
+        self, rng: np.random.Generator, *, is_validation: bool
+    ) -> Int[np.ndarray, " B"]:
+        """Draw validation clips from all episodes kept for it, training ones from the labels."""
+        if is_validation:
+            return super().draw_starts(rng, is_validation=True)
+        return rng.choice(self.labelled, self.config.batch_size)
+
+
 class DynamicsStage(ClipStage):
     """Token clips; validation also looks at a rollout on the network's own frames."""
 
@@ -208,17 +239,29 @@ class RewardStage(ClipStage):
         )
 
 
+def known_action_rows(batch: Batch, dynamics: Dynamics) -> Int[torch.Tensor, "B T"]:
+    """Return the table rows of the actions that led to each frame; 0, not known, for the first.
+
+    They are real actions, or latent ones where the dynamics has met no others.
+    """
+    assert batch.actions is not None and batch.latent_actions is not None
+    if dynamics.config.latent_prob < 1:
+        rows = dynamics.real_action_rows(batch.actions)
+    else:
+        rows = dynamics.latent_action_rows(batch.latent_actions)
+    return nn.functional.pad(rows, (1, 0), value=0)
+
+
 @torch.no_grad()
 def imagine_some(batch: Batch, dynamics: Dynamics) -> Batch:
     """Return the batch with every second clip replaced by what the dynamics guesses step by step.
 
     Each frame is guessed in parallel from the real ones before it; a clip's first stays.
     """
-    assert batch.tokens is not None and batch.actions is not None
+    assert batch.tokens is not None
     device = next(dynamics.parameters()).device
     real = batch.tokens[::2].to(device)
-    rows = dynamics.real_action_rows(batch.actions[::2].to(device))
-    rows = nn.functional.pad(rows, (1, 0), value=0)
+    rows = known_action_rows(batch, dynamics)[::2].to(device)
     past, targets = real[:, :-1], real[:, 1:]
     hidden = torch.ones_like(targets, dtype=torch.bool)
     guesses = dynamics.two_stream_logits(past, targets, hidden, rows).argmax(-1)
@@ -235,11 +278,11 @@ def rollout_errors(batch: Batch, dynamics: Dynamics) -> Metrics:
     the network's own frames, from the first half of the clip on. The likeliest tokens are taken. A
     clip of fewer than four frames leaves no room for a second step.
     """
-    assert batch.tokens is not None and batch.actions is not None
+    assert batch.tokens is not None
     tokens, num_frames = batch.tokens, batch.tokens.shape[1]
     if num_frames < 4:
         return {}
-    rows = nn.functional.pad(dynamics.real_action_rows(batch.actions), (1, 0), value=0)
+    rows = known_action_rows(batch, dynamics)
 
     def error_after(num_real: int) -> float:
         cache = dynamics.empty_cache(len(tokens))
