@@ -9,7 +9,7 @@ from typing import cast
 from genie_gym.cli_data import add_data, seed_number
 from genie_gym.errors import GenieError
 
-STAGE_NAMES = ("tokenizer", "lam", "dynamics", "reward")
+STAGE_NAMES = ("tokenizer", "lam", "dynamics", "reward", "action_map")
 STAGE_FLAGS = ("max_steps", "save_every", "batch_size", "gradient_accumulation_steps")
 
 
@@ -178,7 +178,15 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True, help="YAML, see configs/")
     parser.add_argument("--data", type=Path, required=True, help="recording to learn from")
     parser.add_argument("--out", type=Path, required=True, help="run folder")
-    parser.add_argument("--stage", choices=STAGE_NAMES, help="train this part alone")
+    parser.add_argument(
+        "--stage",
+        type=lambda text: text.replace("-", "_"),
+        choices=STAGE_NAMES,
+        help="train this part alone; action-map may be written so",
+    )
+    parser.add_argument(
+        "--labels", type=int, help="overrides stack.action_map.num_labels: transitions it is told"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoints")
     parser.add_argument("--init-from", metavar="WORLD", help="begin with the parts of this world")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
@@ -202,6 +210,8 @@ def train(options: argparse.Namespace) -> None:
     assignments = list(options.override)
     if options.seed is not None:
         assignments.append(f"seed={options.seed}")
+    if options.labels is not None:
+        assignments.append(f"stack.action_map.num_labels={options.labels}")
     for flag in STAGE_FLAGS:
         if (value := getattr(options, flag)) is not None:
             assignments += [f"training.{stage}.{flag}={value}" for stage in stages]

@@ -289,6 +289,22 @@ def test_flags_and_assignments_override_the_file(pipeline, tmp_path, capsys):
     assert config["training"]["lam"]["max_steps"] == 30
 
 
+def test_an_action_map_is_learned_on_a_finished_run_from_the_labels_asked_for(
+    pipeline, tmp_path, capsys
+):
+    run = shutil.copytree(pipeline.run, tmp_path / "run", ignore=lambda *_: ["action_map"])
+    arguments = train_on(pipeline.recording, run, "--stage", "action-map", "--labels")
+    for count, text in (
+        (0, r"action_map.num_labels must be at least 1, got 0"),
+        (10**6, r"action_map.num_labels is 1000000, but the training episodes hold"),
+    ):
+        assert text in refused([*arguments, count], capsys)
+    assert main([str(one) for one in [*arguments, 9]]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("reward, action_map")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["stack"]["action_map"]["num_labels"] == 9
+
+
 def test_the_stages_of_the_command_are_those_of_the_stack():
     assert STAGE_NAMES == STAGES
 

@@ -31,7 +31,7 @@ def test_collect_records_the_steps_asked_for(pipeline):
     assert "2500 steps" in pipeline.output
 
 
-def test_train_leaves_four_finished_stages_with_their_logs(pipeline):
+def test_train_leaves_every_stage_finished_with_its_log(pipeline):
     assert "finished stages" in pipeline.output and ", ".join(STAGES) in pipeline.output
     assert not list(pipeline.run.rglob("*.part"))
     for stage in STAGES:
@@ -66,12 +66,20 @@ def test_export_writes_a_bundle_that_says_where_it_comes_from(pipeline):
     }
 
 
+def test_the_card_says_what_the_action_map_was_told_and_how_often_it_is_right(pipeline):
+    figures = read_card(pipeline.bundle)["provenance"]["action_map"]
+    assert figures.keys() == {"num_labels", "accuracy", "commonest"}
+    assert figures["num_labels"] == 200
+    assert 0 <= figures["accuracy"] <= 1 and 0.25 <= figures["commonest"] <= 1
+
+
 def test_info_prints_the_card_with_sizes(pipeline, capsys):
     assert main(["info", str(pipeline.bundle)]) == 0
     card = yaml.safe_load(capsys.readouterr().out)
     assert card["sizes"]["tokens_per_frame"] == 16
     assert card["sizes"]["start_contexts"] == 16
     assert set(card["sizes"]["parameters"]) == set(STAGES)
+    assert card["sizes"]["parameters"].pop("action_map") == 4 + 6 * 4
     assert all(count > 1000 for count in card["sizes"]["parameters"].values())
 
 

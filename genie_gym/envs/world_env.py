@@ -39,7 +39,8 @@ class GenieWorldEnv(gym.Env[UInt8[np.ndarray, "H W C"], ActionIndex], EzPickle):
     ## Action Space
 
     `Discrete(n)`: the game's minimal action set, in ALE's order; or, with `action_mode="latent"`,
-    the codes of the latent action model.
+    the codes of the latent action model. A world whose dynamics knows latent actions alone plays
+    the game's own through its action map.
 
     ## Observation Space
 

@@ -1,5 +1,7 @@
 """Terms that may be added to the latent action model's loss: what codes should be like."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -20,7 +22,8 @@ def uneven_use(
     flat = vectors.flatten(0, -2).float()
     shares = torch.cdist(flat, codebook.float()).square().neg().softmax(-1).mean(0)
     entropy = -torch.special.xlogy(shares, shares).sum()
-    return 1 - entropy / torch.tensor(float(len(codebook))).log()
+    unevenness: Tensor = 1 - entropy / math.log(len(codebook))
+    return unevenness
 
 
 def unsteadiness(vectors: Float[Tensor, "B T code_dim"]) -> Float[Tensor, ""]:

@@ -217,7 +217,8 @@ class LatentActionModel(nn.Module):
         features = self.encoder(self.embed_encoder(patches) + self.encoder_positions())
         moments = MOMENT_GAIN * motion_moments(frames)
         vectors = NUDGE * self.to_code(features.flatten(2)).float().tanh()
-        return vectors + F.pad(moments, (0, vectors.shape[-1] - moments.shape[-1]))
+        out: Tensor = vectors + F.pad(moments, (0, vectors.shape[-1] - moments.shape[-1]))
+        return out
 
     def _code_terms(
         self,

@@ -6,13 +6,14 @@ import torch
 from torch import nn
 
 from genie_gym.errors import ConfigError
+from genie_gym.models.action_map import ActionMap, ActionMapConfig
 from genie_gym.models.dynamics import Dynamics, DynamicsConfig
 from genie_gym.models.latent_action import LatentActionConfig, LatentActionModel
 from genie_gym.models.reward import RewardConfig, RewardModel
 from genie_gym.models.tokenizer import Tokenizer, TokenizerConfig
 from genie_gym.nn.patches import grid_size
 
-STAGES = ("tokenizer", "lam", "dynamics", "reward")
+STAGES = ("tokenizer", "lam", "dynamics", "reward", "action_map")
 """Names of the parts, in the order in which they are trained."""
 
 
@@ -36,6 +37,8 @@ class StackConfig:
     """Tokens and actions -> next tokens."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     """Tokens and actions -> reward and end."""
+    action_map: ActionMapConfig = field(default_factory=ActionMapConfig)
+    """Real actions -> latent actions."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -45,7 +48,7 @@ class StackConfig:
 
 
 class GenieStack(nn.Module):
-    """Tokenizer, latent action model, dynamics and reward model of one world."""
+    """Tokenizer, latent action model, dynamics, reward model and action map of one world."""
 
     def __init__(self, config: StackConfig, *, generator: torch.Generator) -> None:
         """Build untrained parts; `generator` owns all randomness of their training."""
@@ -74,6 +77,11 @@ class GenieStack(nn.Module):
             columns=columns,
             num_actions=config.num_actions,
             generator=generator,
+        )
+        self.action_map = ActionMap(
+            config.action_map,
+            num_actions=config.num_actions,
+            num_codes=config.lam.quantizer.num_codes,
         )
 
     def share_codebook(self) -> None:

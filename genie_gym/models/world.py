@@ -333,8 +333,12 @@ class World:
                 f"{wrong}"
             )
         actions = actions.to(self.device)
-        if source == "real":
+        if source == "real" and self.config.dynamics.latent_prob < 1:
             return self.stack.dynamics.real_action_rows(actions), actions
+        if source == "real":  # the dynamics has met latent actions alone
+            self._require("action_map", "a step by real actions")
+            codes = self.stack.action_map.codes(actions)
+            return self.stack.dynamics.latent_action_rows(codes), actions
         return self.stack.dynamics.latent_action_rows(actions), torch.full_like(actions, -1)
 
     def _require(self, part: str, purpose: str) -> None:

@@ -77,10 +77,26 @@ class TrainingConfig:
     """Tokens and actions -> next tokens."""
     reward: StageConfig = field(default_factory=StageConfig)
     """Tokens and actions -> reward and end."""
+    action_map: StageConfig = field(
+        default_factory=lambda: StageConfig(
+            max_steps=200,
+            batch_size=64,
+            clip_length=2,
+            learning_rate=0.1,
+            warmup_steps=0,
+            weight_decay=0.0,
+        )
+    )
+    """Real actions -> latent actions, on few labelled transitions."""
 
     def __post_init__(self) -> None:
-        """Refuse to change the pictures of the stages that see none."""
-        for name in ("dynamics", "reward"):
+        """Refuse to change the pictures of the stages that see none, and labels by the clip."""
+        if self.action_map.clip_length != 2:
+            raise ConfigError(
+                "training.action_map.clip_length must stay 2 frames, one transition a label, got "
+                f"{self.action_map.clip_length}"
+            )
+        for name in ("dynamics", "reward", "action_map"):
             augment: AugmentConfig = getattr(self, name).augment
             for key in augment.changed_keys:
                 reason = "learns from cached tokens, whose frames are fixed"

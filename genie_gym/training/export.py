@@ -81,6 +81,12 @@ def export(run_path: Path, out: Path, data_path: Path | None = None) -> Path:
         },
         "figures": {},
     }
+    if "action_map" in finished:
+        figures = run.last_figures("action_map")
+        card["provenance"]["action_map"] = {
+            "num_labels": config.stack.action_map.num_labels,
+            **{name: figures[name] for name in ("accuracy", "commonest")},
+        }
     save_bundle(out, stack=stack, starts=starts, parts=frozenset(finished), card=card)
     return out
 

@@ -4,7 +4,7 @@ runs/pong/
     config.yaml                what was asked for
     data.yaml                  which recording, and what it says of itself
     tokens.safetensors         the recording as tokens and latent actions (a cache)
-    tokenizer/  lam/  dynamics/  reward/
+    tokenizer/  lam/  dynamics/  reward/  action_map/
         weights.safetensors    the finished part
         metrics.jsonl          one line a logged step, with the warnings printed at it
         checkpoints/           to resume from
@@ -38,6 +38,7 @@ from genie_gym.training.data import TrainingData, Windows, tokenize
 from genie_gym.training.guards import warnings
 from genie_gym.training.loop import Stage, train
 from genie_gym.training.stages import (
+    ActionMapStage,
     ClipStage,
     DynamicsStage,
     LatentActionStage,
@@ -105,6 +106,12 @@ class RunFolder:
     def finished_stages(self) -> list[str]:
         """Return the stages that have weights, in the order of training."""
         return [stage for stage in STAGES if self.weights_file(stage).is_file()]
+
+    def last_figures(self, stage: str) -> Metrics:
+        """Return the validation figures of a finished stage."""
+        lines = (self.path / stage / "metrics.jsonl").read_text().splitlines()
+        last = [line for line in map(json.loads, lines) if line["split"] == "validation"][-1]
+        return {name: value for name, value in last.items() if isinstance(value, float)}
 
     def load(self, stack: GenieStack) -> None:
         """Put the weights of all finished stages into a stack.
@@ -261,7 +268,8 @@ def _make_stage(
         if name == "lam":
             return LatentActionStage(stack.lam, windows, config, seed=seed)
         return ClipStage(name, module, windows, config, seed=seed)
-    needed = STAGES[: STAGES.index(name)]
+    # The map looks at codes alone, so it can be learned before the world, or after.
+    needed = STAGES[:2] if name == "action_map" else STAGES[: STAGES.index(name)]
     if missing := [stage for stage in needed if stage not in run.finished_stages()]:
         raise DataError(
             f"stage {name!r} needs {missing} trained first in {run.path}. Run genie-gym train "
@@ -272,6 +280,8 @@ def _make_stage(
     stack.share_codebook()
     if name == "dynamics":
         return DynamicsStage(stack.dynamics, windows, config, seed=seed)
+    if name == "action_map":
+        return ActionMapStage(stack.action_map, windows, config, seed=seed)
     return RewardStage(stack.reward, windows, config, seed=seed, dynamics=stack.dynamics)
 
 

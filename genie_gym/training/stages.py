@@ -1,4 +1,4 @@
-"""The four stages: which batches each part of the stack learns from, and is checked on."""
+"""The five stages: which batches each part of the stack learns from, and is checked on."""
 
 from dataclasses import replace
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from genie_gym.data.batch import Batch
 from genie_gym.errors import DataError
+from genie_gym.models.action_map import ActionMap
 from genie_gym.models.dynamics import Dynamics
 from genie_gym.models.latent_action import LatentActionModel
 from genie_gym.models.reward import RewardModel, class_shares
@@ -114,6 +115,36 @@ class LatentActionStage(ClipStage):
         return replace(batch, actions=torch.where(is_told, batch.actions, -1))
 
 
+class ActionMapStage(ClipStage):
+    """Transitions with their codes; in training the same few, whose actions count as labels."""
+
+    def __init__(
+        self, module: ActionMap, windows: Windows, config: StageConfig, *, seed: int
+    ) -> None:
+        """Take the map and its clips, and choose the labelled ones.
+
+        Raises:
+            DataError: the training episodes do not hold as many as the map is to learn from.
+        """
+        super().__init__("action_map", module, windows, config, seed=seed)
+        num_labels, starts = module.config.num_labels, windows.training_starts
+        if num_labels > len(starts):
+            raise DataError(
+                f"action_map.num_labels is {num_labels}, but the training episodes hold "
+                f"{len(starts)} clips of {windows.clip_length} frames. Lower --labels, or record "
+                "more"
+            )
+        self.labelled = np.random.default_rng(seed).choice(starts, num_labels, replace=False)
+
+    def draw_starts(
+        self, rng: np.random.Generator, *, is_validation: bool
+    ) -> Int[np.ndarray, " B"]:
+        """Draw validation clips from all episodes kept for it, training ones from the labels."""
+        if is_validation:
+            return super().draw_starts(rng, is_validation=True)
+        return rng.choice(self.labelled, self.config.batch_size)
+
+
 class DynamicsStage(ClipStage):
     """Token clips; validation also looks at a rollout on the network's own frames."""
 
@@ -211,10 +242,23 @@ class RewardStage(ClipStage):
         )
 
 
+def known_action_rows(batch: Batch, dynamics: Dynamics) -> Int[Tensor, "B T"]:
+    """Return the table rows of the actions that led to each frame; 0, not known, for the first.
+
+    They are real actions, or latent ones where the dynamics has met no others.
+    """
+    assert batch.actions is not None and batch.latent_actions is not None
+    if dynamics.config.latent_prob < 1:
+        rows = dynamics.real_action_rows(batch.actions)
+    else:
+        rows = dynamics.latent_action_rows(batch.latent_actions)
+    return nn.functional.pad(rows, (1, 0), value=0)
+
+
 @torch.no_grad()
 def play_on(
     tokens: Int[Tensor, "B T S"],
-    actions: Int[Tensor, "B T-1"],
+    rows: Int[Tensor, "B T"],
     sampler: FrameSampler,
     num_real: int,
     *,
@@ -226,18 +270,16 @@ def play_on(
 
     Args:
         tokens: recorded clips.
-        actions: the real actions between their frames.
+        rows: rows of the dynamics' action table that led to each frame.
         sampler: plays the dynamics.
         num_real: frames that stay.
         num_steps: refinement steps a frame.
         temperature: sampling temperature; 0 takes the likeliest tokens.
         generator: draws the tokens; None takes the likeliest ones.
     """
-    dynamics = sampler.dynamics
-    device = dynamics.codebook.device
-    rows = nn.functional.pad(dynamics.real_action_rows(actions.to(device)), (1, 0), value=0)
-    played = tokens.to(device).clone()
-    cache = dynamics.empty_cache(len(tokens))
+    device = sampler.dynamics.codebook.device
+    played, rows = tokens.to(device).clone(), rows.to(device)
+    cache = sampler.dynamics.empty_cache(len(tokens))
     for time in range(1, tokens.shape[1]):
         last, led_by = played[:, time - 1], rows[:, time - 1]
         if time < num_real:
@@ -257,12 +299,12 @@ def play_on(
 
 def imagine_some(batch: Batch, sampler: FrameSampler, generator: torch.Generator) -> Batch:
     """Return the batch with the second half of every second clip imagined, as in use."""
-    assert batch.tokens is not None and batch.actions is not None
+    assert batch.tokens is not None
     config = sampler.dynamics.config
     tokens = batch.tokens.clone()
     tokens[::2] = play_on(
         batch.tokens[::2],
-        batch.actions[::2],
+        known_action_rows(batch, sampler.dynamics)[::2],
         sampler,
         batch.tokens.shape[1] // 2,
         num_steps=config.num_maskgit_steps,
@@ -279,23 +321,24 @@ def rollout_errors(batch: Batch, dynamics: Dynamics) -> Metrics:
     the network's own frames, from the first half of the clip on. The likeliest tokens are taken. A
     clip of fewer than four frames leaves no room for a second step.
     """
-    assert batch.tokens is not None and batch.actions is not None
-    num_frames = batch.tokens.shape[1]
+    assert batch.tokens is not None
+    tokens, num_frames = batch.tokens, batch.tokens.shape[1]
     if num_frames < 4:
         return {}
+    rows = known_action_rows(batch, dynamics)
     sampler, num_steps = FrameSampler(dynamics), dynamics.config.num_maskgit_steps
 
     def error_after(num_real: int) -> float:
         played = play_on(
-            batch.tokens,
-            batch.actions,
+            tokens,
+            rows,
             sampler,
             num_real,
             num_steps=num_steps,
             temperature=0.0,
             generator=None,
         )
-        return (played[:, -1] != batch.tokens[:, -1]).float().mean().item()
+        return (played[:, -1] != tokens[:, -1]).float().mean().item()
 
     num_real = num_frames // 2
     return {

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from genie_gym.data.batch import Batch, to_float
+from genie_gym.models.action_map import ActionMap, ActionMapConfig
 from genie_gym.models.dynamics import DynamicsConfig
 from genie_gym.models.latent_action import LatentActionConfig
 from genie_gym.models.reward import RewardConfig
@@ -231,6 +232,15 @@ def square_reward(square_stack, square_tokenizer, square_clips, training_places)
         return square_clips(32, 5, training_places)
 
     return fit(square_stack.reward, batch_at, num_steps=300, learning_rate=3e-3)
+
+
+@pytest.fixture(scope="session")
+def square_action_map(square_clips):
+    """Learned from 24 labelled moves, in which each is drawn at least once."""
+    batch = square_clips(24, 2, generator=torch.Generator().manual_seed(0))
+    config = ActionMapConfig(num_labels=24)
+    module = ActionMap(config, num_actions=len(MOVES), num_codes=8)
+    return fit(module, lambda step: batch, num_steps=30, learning_rate=0.2)
 
 
 @pytest.fixture(scope="session")

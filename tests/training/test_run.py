@@ -58,9 +58,15 @@ def test_a_part_that_was_not_begun_may_still_be_configured_anew(config, tmp_path
         run.open(config, resume=True, stages=STAGES)
 
 
-@pytest.mark.parametrize("stage", ["dynamics", "reward"])
-def test_a_stage_that_needs_earlier_ones_names_them(pipeline, config, tmp_path, stage):
-    needed = list(STAGES[: STAGES.index(stage)])
+@pytest.mark.parametrize(
+    ("stage", "needed"),
+    [
+        ("dynamics", ["tokenizer", "lam"]),
+        ("reward", ["tokenizer", "lam", "dynamics"]),
+        ("action_map", ["tokenizer", "lam"]),
+    ],
+)
+def test_a_stage_that_needs_earlier_ones_names_them(pipeline, config, tmp_path, stage, needed):
     with pytest.raises(DataError) as error:
         run_training(shorten(config), pipeline.recording, tmp_path, stages=[stage], device=CPU)
     assert str(error.value) == (

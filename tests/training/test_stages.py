@@ -4,20 +4,23 @@ import numpy as np
 import pytest
 import torch
 
-from genie_gym.errors import ConfigError
+from genie_gym.errors import ConfigError, DataError
+from genie_gym.models.action_map import ActionMap, ActionMapConfig
 from genie_gym.models.latent_action import LatentActionModel
 from genie_gym.models.reward import RewardConfig, RewardModel, class_shares
 from genie_gym.models.sampling import FrameSampler
 from genie_gym.models.stack import GenieStack
 from genie_gym.nn.transformer import TransformerConfig
-from genie_gym.training.config import RunConfig, StageConfig
+from genie_gym.training.config import RunConfig, StageConfig, TrainingConfig
 from genie_gym.training.data import TokenRows, Windows
 from genie_gym.training.stages import (
+    ActionMapStage,
     ClipStage,
     DynamicsStage,
     LatentActionStage,
     RewardStage,
     imagine_some,
+    known_action_rows,
     play_on,
 )
 
@@ -198,13 +201,67 @@ def test_every_second_clip_is_imagined_from_its_middle_on(stack, token_windows):
 def test_imagined_frames_follow_from_imagined_ones_and_their_actions(stack, token_windows):
     sampler = FrameSampler(stack.dynamics.eval())
     clips = token_windows.clips(token_windows.training_starts[:4])
+    rows = known_action_rows(clips, stack.dynamics)
     options = {"num_steps": 2, "temperature": 0.0, "generator": None}
-    played = play_on(clips.tokens, clips.actions, sampler, 2, **options)
+    played = play_on(clips.tokens, rows, sampler, 2, **options)
     # What was recorded after the real part plays no role, what was imagined does.
     other = clips.tokens.clone()
     other[:, 2:] = 0
-    assert torch.equal(play_on(other, clips.actions, sampler, 2, **options), played)
-    assert torch.equal(play_on(played, clips.actions, sampler, 3, **options), played)
+    assert torch.equal(play_on(other, rows, sampler, 2, **options), played)
+    assert torch.equal(play_on(played, rows, sampler, 3, **options), played)
+
+
+def test_a_dynamics_of_latent_actions_alone_is_driven_by_them(stack, token_windows):
+    batch = token_windows.clips(token_windows.training_starts[:BATCH_SIZE])
+    batch = replace(batch, latent_actions=torch.ones_like(batch.actions))
+    dynamics = stack.dynamics
+    first = torch.zeros(BATCH_SIZE, 1, dtype=torch.int64)
+    real = torch.cat([first, dynamics.real_action_rows(batch.actions)], dim=1)
+    assert torch.equal(known_action_rows(batch, dynamics), real)
+    latent = torch.cat([first, dynamics.latent_action_rows(batch.latent_actions)], dim=1)
+    known, dynamics.config = dynamics.config, replace(dynamics.config, latent_prob=1.0)
+    assert torch.equal(known_action_rows(batch, dynamics), latent)
+    dynamics.config = known
+
+
+@pytest.fixture(scope="module")
+def transitions(data):
+    """Windows of one transition each; a row's latent action is that row's number."""
+    count = len(data.rows.frames)
+    tokens = np.zeros((count, 16), np.int32)
+    return Windows(data, 2, TokenRows(tokens, np.arange(count, dtype=np.int32)))
+
+
+def action_map_stage(transitions, num_labels, seed=0):
+    module = ActionMap(ActionMapConfig(num_labels=num_labels), num_actions=6, num_codes=4)
+    config = StageConfig(batch_size=BATCH_SIZE, clip_length=2)
+    return ActionMapStage(module, transitions, config, seed=seed)
+
+
+def test_an_action_map_is_shown_its_labels_and_no_other_transition(transitions):
+    def shown(stage):
+        batches = [stage.batch_at(step) for step in range(40)]
+        return set(torch.cat([batch.latent_actions for batch in batches]).flatten().tolist())
+
+    rows = shown(action_map_stage(transitions, 7))
+    assert len(rows) == 7 and not transitions.data.is_validation[list(rows)].any()
+    assert rows == shown(action_map_stage(transitions, 7))
+    assert rows != shown(action_map_stage(transitions, 7, seed=1))
+    judged = action_map_stage(transitions, 7).validation_batch(0).latent_actions.flatten()
+    assert transitions.data.is_validation[judged.numpy()].all()
+
+
+def test_more_labels_than_transitions_are_refused(transitions):
+    most = len(transitions.training_starts)
+    assert len(action_map_stage(transitions, most).labelled) == most
+    text = rf"action_map\.num_labels is {most + 1}, but the training episodes hold {most} clips"
+    with pytest.raises(DataError, match=text):
+        action_map_stage(transitions, most + 1)
+
+
+def test_a_label_is_one_transition():
+    with pytest.raises(ConfigError, match=r"action_map\.clip_length must stay 2 frames.*got 3"):
+        TrainingConfig(action_map=StageConfig(clip_length=3))
 
 
 def latent_action_stage(config, data, num_labels):
