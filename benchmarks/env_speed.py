@@ -1,9 +1,10 @@
-"""Speed of the learned environment: alone, late in an episode, and many at once.
+"""Speed of the learned environment: alone, many at once, without pixels, and late in an episode.
 
-    python benchmarks/env_speed.py --world pong --threads 1
+    python benchmarks/env_speed.py --world pong --threads 2
 
-A step's cost must not grow with the episode: the ratio of its medians is near 1. `pixels` is the
-share of a step that goes into drawing the frame, which planners can do without.
+A frame costs a pass of the network for every refinement step, so each row is measured with the
+world's own number of steps and with fewer. A step's cost must not grow with the episode: the ratio
+of its medians is near 1.
 """
 
 import argparse
@@ -17,10 +18,13 @@ import torch
 from genie_gym.envs.slots import Slots, WorldEnvConfig
 from genie_gym.envs.world_env import GenieWorldEnv
 from genie_gym.envs.world_vector_env import GenieWorldVectorEnv
+from genie_gym.models.bundle import load_world
 
-NUM_STEPS = 200
+NUM_ENVS = 64
+NUM_PLANS = 256
+MIN_SECONDS = 4.0
+"""Least time that a rate is measured over, after a warm-up."""
 EARLY, LATE, NUM_AROUND = 10, 1000, 51
-NUM_ENVS = (1, 8, 32)
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -30,49 +34,68 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def single_rate(world: str, game: str) -> float:
-    """Return steps a second of one environment, resets included."""
-    env = GenieWorldEnv(game, world=world)
+def rate(step: Callable[[], object], frames_a_step: int) -> float:
+    """Return frames a second of repeated steps; the first ones, which warm up, do not count."""
+    for _ in range(3):
+        step()
+    num_steps, spent = 0, 0.0
+    while spent < MIN_SECONDS:
+        spent += seconds(step)
+        num_steps += 1
+    return num_steps * frames_a_step / spent
+
+
+def single_rate(config: WorldEnvConfig) -> float:
+    """Return steps a second of one environment with pixels, resets included."""
+    env = GenieWorldEnv(**options_of(config))
     env.action_space.seed(0)
     env.reset(seed=0)
 
-    def play() -> None:
-        for _ in range(NUM_STEPS):
-            *_, terminated, truncated, _ = env.step(env.action_space.sample())
-            if terminated or truncated:
-                env.reset()
+    def step() -> None:
+        *_, terminated, truncated, _ = env.step(env.action_space.sample())
+        if terminated or truncated:
+            env.reset()
 
-    play()  # the first steps also pay for torch's own start
-    return NUM_STEPS / seconds(play)
+    return rate(step, 1)
 
 
-def vector_rate(world: str, game: str, num_envs: int) -> float:
-    """Return steps a second of all slots of one vector environment together."""
-    envs = GenieWorldVectorEnv(num_envs, game, world=world)
+def vector_rate(config: WorldEnvConfig) -> float:
+    """Return frames a second of all slots of one vector environment together, pixels included."""
+    envs = GenieWorldVectorEnv(NUM_ENVS, **options_of(config))
     envs.action_space.seed(0)
     envs.reset(seed=0)
-    num_steps = max(NUM_STEPS // num_envs, 20)
-
-    def play() -> None:
-        for _ in range(num_steps):
-            envs.step(envs.action_space.sample())
-
-    play()
-    return num_steps * num_envs / seconds(play)
+    return rate(lambda: envs.step(envs.action_space.sample()), NUM_ENVS)
 
 
-def step_times(world: str, game: str) -> tuple[list[float], list[float]]:
-    """Return seconds of the steps of one long game, and those of them that went into pixels."""
+def planning_rate(config: WorldEnvConfig) -> float:
+    """Return frames a second of `World.step` on a batch of plans: no pixels, no environment."""
+    world = load_world(config.world or config.game.lower(), dtype=config.dtype)
+    generator = torch.Generator().manual_seed(0)
+    state = world.start(torch.arange(NUM_PLANS) % len(world.starts))
+
+    def step() -> None:
+        nonlocal state
+        actions = torch.randint(world.num_actions, (NUM_PLANS,), generator=generator)
+        steps = config.num_maskgit_steps
+        state, _, _ = world.step(state, actions, generator, num_maskgit_steps=steps)
+
+    return rate(step, NUM_PLANS)
+
+
+def options_of(config: WorldEnvConfig) -> dict[str, str | int | None]:
+    """Return the options that this benchmark sets, as an environment takes them."""
+    names = ("game", "world", "dtype", "num_maskgit_steps")
+    return {name: getattr(config, name) for name in names}
+
+
+def step_times(config: WorldEnvConfig) -> list[float]:
+    """Return seconds of each step of one long game, pixels included."""
     # Slots go on after the end of a game, which an environment refuses.
-    slots = Slots(WorldEnvConfig(game=game, world=world), num_slots=1)
+    slots = Slots(config, num_slots=1)
     slots.np_randoms = [np.random.default_rng(0)]
     slots.reset(np.ones(1, np.bool_), np.full(1, -1))
     action = np.zeros(1, np.int64)
-    steps, pixels = [], []
-    for _ in range(LATE + NUM_AROUND):
-        steps.append(seconds(lambda: slots.step(action)))
-        pixels.append(seconds(slots.frames))
-    return [step + pixel for step, pixel in zip(steps, pixels, strict=True)], pixels
+    return [seconds(lambda: (slots.step(action), slots.frames())) for _ in range(LATE + NUM_AROUND)]
 
 
 def main() -> None:
@@ -81,20 +104,29 @@ def main() -> None:
     parser.add_argument("--world", default="pong", help="name or folder of a world")
     parser.add_argument("--game", default="Pong", help="the world's game")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
+    parser.add_argument("--dtype", default="float32", help="precision: float32 or bfloat16")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
-    print(f"one environment   {single_rate(options.world, options.game):8.1f} steps/s")
-    steps, pixels = step_times(options.world, options.game)
+    default = load_world(options.world).config.dynamics.num_maskgit_steps
+    steps = sorted({1, 2, default})
+    print(f"{options.threads} threads, {options.dtype}; frames/s by refinement steps, {default} is")
+    print("the world's own" + " " * 33 + "".join(f"{num_steps:9}" for num_steps in steps))
+    rows = {
+        "one environment, with pixels": single_rate,
+        f"{NUM_ENVS} environments, with pixels": vector_rate,
+        f"{NUM_PLANS} games of World.step, without pixels": planning_rate,
+    }
+    common = {"game": options.game, "world": options.world, "dtype": options.dtype}
+    for name, measure in rows.items():
+        configs = [WorldEnvConfig(**common, num_maskgit_steps=k) for k in steps]
+        print(f"{name:48}" + "".join(f"{measure(config):9.1f}" for config in configs), flush=True)
+
+    times = step_times(WorldEnvConfig(**common))
     early, late = (
-        1000 * statistics.median(steps[first : first + NUM_AROUND]) for first in (EARLY, LATE)
+        1000 * statistics.median(times[first : first + NUM_AROUND]) for first in (EARLY, LATE)
     )
-    print(f"step {EARLY:5}        {early:8.2f} ms")
-    print(f"step {LATE:5}        {late:8.2f} ms, {late / early:.2f} times step {EARLY}")
-    print(f"pixels            {100 * sum(pixels) / sum(steps):8.1f} % of a step")
-    for num_envs in NUM_ENVS:
-        rate = vector_rate(options.world, options.game, num_envs)
-        print(f"{num_envs:4} environments {rate:11.1f} steps/s")
+    print(f"step {EARLY}: {early:.2f} ms; step {LATE}: {late:.2f} ms, {late / early:.2f} times it")
 
 
 if __name__ == "__main__":

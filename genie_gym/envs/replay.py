@@ -19,7 +19,7 @@ from genie_gym.envs.world_env import ActionIndex, GenieWorldEnv
 from genie_gym.errors import ConfigError, DataError, WorldError
 from genie_gym.models.world import World
 
-REPLAY_VERSION = 1
+REPLAY_VERSION = 2
 
 Frame = UInt8[np.ndarray, "H W C"]
 

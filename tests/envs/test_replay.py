@@ -107,7 +107,7 @@ def test_only_a_learned_world_can_be_replayed():
         (lambda content: content[:-20], "is not readable JSON"),
         (lambda content: "[]", "must hold an object, got list"),
         (lambda content: content.replace('"seed"', '"sed"'), "Did you mean 'seed'"),
-        (lambda content: content.replace('"version": 1', '"version": 2'), "has version 2"),
+        (lambda content: content.replace('"version": 2', '"version": 3'), "has version 3"),
         (lambda content: content.replace('"start":', '"start": "a", "x":'), "unknown key 'x'|int"),
         (lambda content: content.replace('"ale"', '"keys"'), "env.action_mode must be one of"),
         (lambda content: "{}", "has version None"),
