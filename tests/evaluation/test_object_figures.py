@@ -107,13 +107,13 @@ def test_a_context_shows_the_ball_if_two_of_its_last_four_frames_do(draw):
         [empty, empty, ball, empty, ball, empty],
         [ball, ball, ball, empty, empty, empty],
     ]
-    assert shows_ball(np.array(contexts)).tolist() == [False, True, False]
-    assert shows_ball(np.array([[ball]])).tolist() == [True]
+    assert shows_ball(np.array(contexts), "Pong").tolist() == [False, True, False]
+    assert shows_ball(np.array([[ball]]), "Pong").tolist() == [True]
 
 
 def ticks(draw, frames, points=()):
     is_point = np.isin(np.arange(len(frames)), points)
-    return could_be_pong(find_objects(np.array(frames)), is_point).tolist()
+    return could_be_pong(find_objects(np.array(frames), "Pong"), is_point).tolist()
 
 
 def test_a_frame_without_a_ball_needs_a_point_two_steps_away_or_nearer(draw):

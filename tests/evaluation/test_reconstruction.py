@@ -43,7 +43,7 @@ def test_the_error_is_that_of_the_tokenizer_frame_by_frame(world, heldout):
         rebuilt = (tokenizer.decode(tokens) * 255).round() / 255
     assert report["mse"] == pytest.approx((rebuilt - single).square().mean().item(), rel=1e-4)
     assert report["frames"] == 40
-    assert report["frames_with_ball"] == find_objects(frames).ball_seen.sum()
+    assert report["frames_with_ball"] == find_objects(frames, "Pong").ball_seen.sum()
     codebook = report["codebook"]
     assert codebook["dead"] == codebook["codes"] - len(tokens.unique())
     assert 1 <= codebook["perplexity"] <= codebook["codes"]

@@ -161,8 +161,8 @@ def test_calibration_is_the_mean_gap_between_told_and_observed():
     prob = np.array([0.25, 0.25, 0.25, 0.25, 1.0])
     report = calibration(prob, np.array([True, False, False, False, False]))
     assert report["bins"] == [
-        {"steps": 4, "predicted": 0.25, "observed": 0.25},
-        {"steps": 1, "predicted": 1.0, "observed": 0.0},
+        {"steps": 4, "told": 0.25, "observed": 0.25},
+        {"steps": 1, "told": 1.0, "observed": 0.0},
     ]
     assert report["expected_calibration_error"] == pytest.approx(1 / 5)
 
