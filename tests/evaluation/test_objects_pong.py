@@ -130,7 +130,9 @@ def test_every_frames_balls_are_counted_on_their_own(draw):
 
 def test_of_two_balls_the_larger_is_given(draw):
     frame = draw((40, 30), (100, 90), (104, 90))
-    assert np.allclose(find_objects(frame[None], "Pong").ball_yx, [[_row(104), _column(91)]], atol=0.2)
+    assert np.allclose(
+        find_objects(frame[None], "Pong").ball_yx, [[_row(104), _column(91)]], atol=0.2
+    )
 
 
 def test_long_and_empty_clips_are_like_single_frames(draw):
