@@ -1,11 +1,11 @@
 """Whether a long game stays as fast and as small as it began: Linux only, by /proc.
 
     python benchmarks/steadiness.py                                  # tiny world, minutes
-    python benchmarks/steadiness.py --world pong --steps 10060
+    python benchmarks/steadiness.py --world pong --steps 10051
 
-Games of `LATE` steps and some more are played one after another, without regard to their ends. The
-cost of a step is a median over neighbouring steps of all games. Resident memory is read ten times,
-after equal stretches; the first is the warm-up that the others are compared with.
+Games of 10,051 steps are played one after another, without regard to their ends. The cost of a step
+is the median over it and the 50 steps after it, of all games. Resident memory is read after each of
+ten equal stretches; the first is the warm-up that the others are compared with.
 """
 
 import argparse
@@ -47,29 +47,32 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def play(world: str, game: str, num_steps: int) -> tuple[dict[int, list[float]], list[int]]:
-    """Return seconds of the steps around `EARLY` and `LATE`, and the memory after each stretch."""
+def play(world: str, game: str, num_steps: int, late: int) -> tuple[list[float], list[float]]:
+    """Print the memory after each stretch; return seconds of the early and of the late steps."""
     # Slots go on after the end of a game, which an environment refuses.
     slots = Slots(WorldEnvConfig(game=game, world=world), num_slots=1)
     slots.np_randoms = [np.random.default_rng(0)]
     rng = np.random.default_rng(0)
-    seconds: dict[int, list[float]] = {EARLY: [], LATE: []}
-    memory = []
+    seconds = np.full(num_steps, np.nan)  # written now, so that it does not grow later
+    stretch, first = num_steps // NUM_STRETCHES, 0
     for step in range(num_steps):
-        in_game = step % (LATE + NUM_AROUND)
-        if in_game == 0:
+        if step % (late + NUM_AROUND) == 0:
             slots.reset(np.ones(1, np.bool_), np.full(1, -1))
         action = rng.integers(slots.world.num_actions, size=1)
         start = time.perf_counter()
         slots.step(action)
         slots.frames()
-        duration = time.perf_counter() - start
-        for first, durations in seconds.items():
-            if first <= in_game < first + NUM_AROUND:
-                durations.append(duration)
-        if (step + 1) % (num_steps // NUM_STRETCHES) == 0:
-            memory.append(resident_bytes())
-    return seconds, memory[:NUM_STRETCHES]
+        seconds[step] = time.perf_counter() - start
+        if (step + 1) % stretch == 0:
+            memory = resident_bytes()
+            first = first or memory
+            size, ratio = memory / 2**20, memory / first
+            print(f"after {step + 1:7} steps {size:8.1f} MiB, {ratio:.4f} of the first", flush=True)
+    in_game = np.arange(num_steps) % (late + NUM_AROUND)
+    early, late_ones = (
+        seconds[(in_game >= step) & (in_game < step + NUM_AROUND)] for step in (EARLY, late)
+    )
+    return early.tolist(), late_ones.tolist()
 
 
 def main() -> None:
@@ -80,23 +83,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100_000, help="steps of all games together")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     options = parser.parse_args()
-    if options.steps < LATE + NUM_AROUND:
-        parser.error(f"--steps must be at least {LATE + NUM_AROUND}, got {options.steps}")
+    late = min(LATE, options.steps - NUM_AROUND)
+    if late < EARLY + NUM_AROUND:
+        parser.error(f"--steps must be at least {EARLY + 2 * NUM_AROUND}, got {options.steps}")
     torch.set_num_threads(options.threads)
 
     with tempfile.TemporaryDirectory() as folder:
         if options.world is None:
             save_tiny_world(Path(folder))
-        seconds, memory = play(options.world or folder, options.game, options.steps)
-    early, late = (1000 * statistics.median(seconds[step]) for step in (EARLY, LATE))
-    print(f"step {EARLY:6}         {early:8.2f} ms")
-    print(f"step {LATE:6}         {late:8.2f} ms, {late / early:.3f} times step {EARLY}")
-    stretch = options.steps // NUM_STRETCHES
-    for index, num_bytes in enumerate(memory, 1):
-        size, ratio = num_bytes / 2**20, num_bytes / memory[0]
-        print(f"after {index * stretch:7} steps {size:8.1f} MiB, {ratio:.4f} of the first")
-    growth = (memory[-1] - memory[0]) / (stretch * (NUM_STRETCHES - 1))
-    print(f"growth             {growth:8.1f} bytes a step after the warm-up")
+        seconds = play(options.world or folder, options.game, options.steps, late)
+    first, last = (1000 * statistics.median(durations) for durations in seconds)
+    print(f"step {EARLY:6} {first:8.2f} ms")
+    print(f"step {late:6} {last:8.2f} ms, {last / first:.3f} times step {EARLY}")
 
 
 if __name__ == "__main__":

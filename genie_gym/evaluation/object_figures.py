@@ -61,10 +61,20 @@ def shows_ball(context: UInt8[np.ndarray, "N context H W C"], game: str) -> Bool
 
 def in_play(rollouts: Rollouts, game: str) -> Bool[np.ndarray, "N T"]:
     """Return which steps count: the context shows the ball, and the real game still has it."""
-    is_gone = ~_ball_seen(rollouts.real, game)
-    is_lost = np.zeros_like(is_gone)
-    is_lost[:, :-1] = is_gone[:, :-1] & is_gone[:, 1:]
-    return shows_ball(rollouts.context, game)[:, None] & (np.cumsum(is_lost, axis=1) == 0)
+    is_before = before_loss(_ball_seen(rollouts.real, game))
+    return shows_ball(rollouts.context, game)[:, None] & is_before
+
+
+def before_loss(ball_seen: Bool[np.ndarray, "N T"]) -> Bool[np.ndarray, "N T"]:
+    """Return which steps come before the ball is gone for two frames in a row.
+
+    Example:
+        >>> before_loss(np.array([[True, False, True, False, False, True]])).sum()
+        np.int64(3)
+    """
+    is_lost = np.zeros_like(ball_seen)
+    is_lost[:, :-1] = ~(ball_seen[:, :-1] | ball_seen[:, 1:])
+    return np.asarray(np.cumsum(is_lost, axis=1) == 0)
 
 
 def _ball_seen(frames: UInt8[np.ndarray, "N T H W C"], game: str) -> Bool[np.ndarray, "N T"]:

@@ -19,8 +19,8 @@ is drawn), averaged over both raw frames:
 - the paddle is off by at most 0.12 pixels in 98 % of frames; where a ball touches it, by 1.8;
 - noise of +-8 levels on every value moves ball and paddle by at most 0.33; it makes no ball where
   none is drawn, and hides 2 in 1,000, half balls beside the paddle;
-- a Gaussian blur with sigma 0.4 pixels adds none either; one of 0.6 makes balls of the edges of broken
-  walls in half of all frames: the frames of a world must be sharper than that;
+- a Gaussian blur with sigma 0.4 pixels adds none either; one of 0.6 makes balls of the edges of
+  broken walls in half of all frames: the frames of a world must be sharper than that;
 - 7,600 frames per second of one CPU core.
 
 Source:

@@ -201,9 +201,3 @@ def test_games_too_long_to_be_imagined_say_so(world, heldout):
 def test_finished_games_are_found_by_their_last_action(heldout):
     first, lengths = finished_games(heldout)
     assert (first.tolist(), lengths.tolist()) == ([0, GAME + 1], [GAME, GAME])
-
-
-def test_a_recording_without_rewards_has_no_figures_of_them(world, heldout):
-    rows = replace(heldout.rows, rewards=None)
-    silent = replace(heldout, rows=rows, windows=EpisodeWindows(rows))
-    assert rewards(world, silent, None, CONFIG) == {"reason": "made-up has no rewards"}
