@@ -12,6 +12,7 @@ from genie_gym.evaluation.events import match
 from genie_gym.evaluation.game_length import finished_games, game_length
 from genie_gym.evaluation.reward_figures import calibration, f1_score, game_ends, rewards
 from genie_gym.evaluation.rollout import Heldout, roll_out
+from genie_gym.evaluation.section_charts import find_charts
 from genie_gym.models.reward import RewardPrediction
 from genie_gym.models.world import Imagined, World
 
@@ -166,6 +167,8 @@ def test_calibration_is_the_mean_gap_between_told_and_observed():
         {"steps": 1, "told": 1.0, "observed": 0.0},
     ]
     assert report["expected_calibration_error"] == pytest.approx(1 / 5)
+    [chart] = find_charts(report)
+    assert "observed" in chart
 
 
 def test_f1_is_the_harmonic_mean():
