@@ -62,7 +62,7 @@ def shows_ball(context: UInt8[np.ndarray, "N context H W C"], game: str) -> Bool
 def in_play(rollouts: Rollouts, game: str) -> Bool[np.ndarray, "N T"]:
     """Return which steps count: the context shows the ball, and the real game still has it."""
     is_before = before_loss(_ball_seen(rollouts.real, game))
-    return shows_ball(rollouts.context, game)[:, None] & is_before
+    return np.asarray(shows_ball(rollouts.context, game)[:, None] & is_before)
 
 
 def before_loss(ball_seen: Bool[np.ndarray, "N T"]) -> Bool[np.ndarray, "N T"]:

@@ -85,7 +85,7 @@ def open_heldout(world: World, path: str | Path) -> Heldout:
     A video without a word on its game is taken for one of the world's.
 
     Raises:
-        DataError: frames or game are not the world's, so that nothing can be measured on them.
+        DataError: frames, game or actions are not the world's.
     """
     # The recorder always writes them; what other tools wrote can still be judged in part.
     recording = Recording.open(path, may_lack=[key for key in COLUMNS if key != "actions"])
@@ -104,6 +104,13 @@ def open_heldout(world: World, path: str | Path) -> Heldout:
             f"held-out play of that game: genie-gym collect {config.game} --seed 2000"
         )
     rows = recording.load()
+    if rows.actions is not None and (
+        rows.actions.ndim > 1 or rows.actions.max() >= world.num_actions
+    ):
+        raise DataError(
+            f"{path} holds actions that are none of the world's {world.num_actions}: they cannot "
+            f"be played in it. Record them here: genie-gym collect {config.game} --seed 2000"
+        )
     return Heldout(Path(path), rows, EpisodeWindows(rows), recording.num_episodes)
 
 

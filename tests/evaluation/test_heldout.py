@@ -122,6 +122,14 @@ def test_play_of_another_size_is_refused(world, tmp_path):
         evaluate(world, tmp_path, SMALL)
 
 
+def test_actions_that_the_world_does_not_have_are_refused(world, play, tmp_path):
+    strange = without(play, tmp_path / "strange.h5")
+    with h5py.File(strange, "r+") as file:
+        file["actions"][7] = 17
+    with pytest.raises(DataError, match=r"holds actions that are none of the world's 6"):
+        open_heldout(world, strange)
+
+
 def without(play, target, *keys):
     """Copy a recording without some of its columns."""
     [shard] = play.glob("*.h5")
