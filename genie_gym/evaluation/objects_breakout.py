@@ -62,7 +62,7 @@ _PADDLE_ROW, _PADDLE_ROWS = 58 - _TOP, slice(56 - _TOP, 60 - _TOP)
 _MIN_BRICK = 0.4
 """Smallest share of a brick that is subtracted."""
 _MIN_PADDLE = 2.0
-"""Pixels of paddle that make one; a whole one is 6.4 wide, the right wall hides up to half."""
+"""Pixels of paddle in its row that make one: a whole one has 5.2, of which the wall hides half."""
 _REACH = 5
 """Columns from the paddle's middle that may hold it: it moves by up to 5.5 raw pixels a frame."""
 
