@@ -1,6 +1,7 @@
 """Reading recordings, HDF5 format version 1, and foreign files that hold only frames."""
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ COLUMNS = ("actions", "rewards", "terminations", "truncations")
 class Rows:
     """A recording; row t holds a frame and the action taken on seeing it.
 
-    A video without actions has None for everything but `frames` and `episode_ids`.
+    A video without actions has None for everything but `frames` and `episode_ids`; so has a
+    recording for what it was allowed to lack.
     """
 
     frames: Shaped[np.ndarray, "rows ..."] | StoredFrames
@@ -83,19 +85,23 @@ class Recording:
             self.episodes = [replace(episode, episode_id=index) for index, episode in numbered]
 
     @classmethod
-    def open(cls, path: str | Path) -> "Recording":
+    def open(cls, path: str | Path, *, may_lack: Collection[str] = ()) -> "Recording":
         """Open a recording folder or one HDF5 file, and check that it is laid out as it should be.
 
         Foreign files that hold only `frames` or `images`, (T, H, W, C) or (T, C, H, W), uint8 or
         float in [0, 1], are read as video without actions: one episode a file, unless the file
         holds `episode_ids` too.
 
+        Args:
+            path: the folder or the file.
+            may_lack: those of the `COLUMNS` that need not be there; `load` then gives None.
+
         Raises:
             DataError: a file is missing, truncated, or not laid out as the format says.
         """
         path = Path(path)
         shards = list_shards(path)
-        layouts = [read_layout(shard) for shard in shards]
+        layouts = [read_layout(shard, may_lack) for shard in shards]
         for shard, layout in zip(shards, layouts, strict=True):
             if layout.kind != layouts[0].kind:
                 raise DataError(
@@ -147,9 +153,9 @@ class Recording:
         Raises:
             DataError: a value is not finite or out of its range, or a file cannot be read.
         """
-        columns: dict[str, Any] = {}
-        if self.has_actions:
-            columns = {key: self.load_column(key) for key in COLUMNS}
+        columns: dict[str, Any] = {
+            key: self.load_column(key) for key in COLUMNS if key in self._layouts[0].keys
+        }
         return Rows(
             frames=(
                 self.load_frames(0, self.num_frames)

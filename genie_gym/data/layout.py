@@ -4,7 +4,7 @@ import fnmatch
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,8 @@ class Layout:
     """Height, width and 3 channels of a frame once it is read."""
     frames_key: str
     """Name of the dataset that holds the frames."""
+    keys: tuple[str, ...]
+    """Those of the format's keys that the file holds."""
     is_video: bool
     """Whether there are frames without actions."""
     is_channels_first: bool
@@ -58,7 +60,9 @@ class Layout:
         """What all shards of one recording must have in common, as text."""
         if self.is_video:
             return f"video frames {self.frame_shape}"
-        return f"frames {self.frame_shape} with actions {self.action_shape}"
+        lacking = [key for key in ROW_KEYS if key not in self.keys]
+        without = f", without {lacking}" if lacking else ""
+        return f"frames {self.frame_shape} with actions {self.action_shape}{without}"
 
 
 def list_shards(path: Path) -> list[Path]:
@@ -136,14 +140,18 @@ def opened(path: Path) -> Iterator[h5py.File]:
         ) from error
 
 
-def read_layout(path: Path) -> Layout:
+def read_layout(path: Path, may_lack: Collection[str] = ()) -> Layout:
     """Check one file and return what it holds.
+
+    Args:
+        path: the file.
+        may_lack: keys of a recording that need not be there.
 
     Raises:
         DataError: the file is not laid out as the format says; the text names file and key.
     """
     with opened(path) as file:
-        problems = find_problems(file)
+        problems = find_problems(file, may_lack)
         if problems:
             raise DataError(f"{path}: {problems[0]}")
         attributes = _plain_attributes(file)
@@ -153,6 +161,7 @@ def read_layout(path: Path) -> Layout:
             num_rows=len(file["frames"]),
             frame_shape=file["frames"].shape[1:],
             frames_key="frames",
+            keys=tuple(key for key in ROW_KEYS if key in file),
             is_video=False,
             is_channels_first=False,
             action_shape=file["actions"].shape[1:],
@@ -166,7 +175,7 @@ def _episode_attributes(file: h5py.File) -> dict[str, dict[str, Any]]:
     return {key: json.loads(value) for key, value in file["episode_ids"].attrs.items()}
 
 
-def find_problems(file: h5py.File) -> list[str]:
+def find_problems(file: h5py.File, may_lack: Collection[str] = ()) -> list[str]:
     """Return every way in which a file is not laid out as the format says, as sentences."""
     problems = list(_link_problems(file))
     if problems:
@@ -177,7 +186,7 @@ def find_problems(file: h5py.File) -> list[str]:
             problems = list(_attribute_problems(attributes))
         problems += _video_problems(file, key)
     else:
-        problems = [*_attribute_problems(attributes), *_key_problems(file)]
+        problems = [*_attribute_problems(attributes), *_key_problems(file, may_lack)]
     if problems or "episode_ids" not in file:
         return problems
     return list(_episode_problems(file["episode_ids"]))
@@ -224,9 +233,9 @@ def _attribute_problems(attributes: dict[str, Any]) -> Iterator[str]:
         yield f"attribute 'action_meanings' must be a list of names, got {meanings!r}"
 
 
-def _key_problems(file: h5py.File) -> Iterator[str]:
+def _key_problems(file: h5py.File, may_lack: Collection[str]) -> Iterator[str]:
     for key in ROW_KEYS:
-        if key not in file:
+        if key not in file and key not in may_lack:
             yield f"has no dataset {key!r}. Needed: {list(ROW_KEYS)}"
     for key in file:
         if key not in ROW_KEYS:
@@ -304,6 +313,7 @@ def _video_layout(file: h5py.File, key: str, attributes: dict[str, Any]) -> Layo
         num_rows=shape[0],
         frame_shape=(height, width, 3),
         frames_key=key,
+        keys=(),
         is_video=True,
         is_channels_first=is_channels_first,
         action_shape=(),

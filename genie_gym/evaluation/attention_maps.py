@@ -17,7 +17,7 @@ from einops import rearrange
 from jaxtyping import Float32, Int, UInt8
 from torch import Tensor, nn
 
-from genie_gym.evaluation.objects import find_objects
+from genie_gym.evaluation.objects import find_objects, why_no_objects
 from genie_gym.evaluation.video import contact_sheet
 from genie_gym.models.world import World, WorldState
 from genie_gym.nn.attention import attention_weights
@@ -102,8 +102,8 @@ def choose_position(
 ) -> tuple[int, str]:
     """Return the position worth looking at, and why: the ball's, or the one that changed most."""
     grid, (height, width, _) = world.stack.dynamics.grid, after.shape
-    if world.config.game == "Pong":
-        objects = find_objects(after[None])
+    if why_no_objects(world) is None:
+        objects = find_objects(after[None], world.config.game)
         if objects.ball_seen[0]:
             row, column = objects.ball_yx[0]
             down = int(row / height * grid.group_rows)

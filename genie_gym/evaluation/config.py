@@ -18,7 +18,7 @@ class EvaluationConfig:
     """
 
     num_windows: int = 400
-    """Free rollouts; in Pong, those among them whose context shows the ball."""
+    """Free rollouts; where a ball is known, those among them whose context shows it."""
     context_length: int = 8
     """Real frames before the first imagined one."""
     horizon: int = 20
@@ -28,7 +28,8 @@ class EvaluationConfig:
     far_horizon: int = 100
     """Imagined steps of these."""
     long_windows: int = 8
-    """Rollouts that are asked whether they still show the game; 0 leaves them out."""
+    """Rollouts that are asked whether they still show the game, and whole games of which the
+    length is compared; 0 leaves both out."""
     long_horizon: int = 1000
     """Imagined steps of these."""
     num_events: int = 50

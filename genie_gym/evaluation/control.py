@@ -21,7 +21,7 @@ from genie_gym.evaluation.latent_actions import (
 )
 from genie_gym.evaluation.paddle import WAYS, hold, obedience, why_unseen
 from genie_gym.evaluation.pixels import mse, psnr
-from genie_gym.evaluation.rollout import Heldout, roll_out
+from genie_gym.evaluation.rollout import Heldout, lacks, roll_out, why_no_rollouts
 from genie_gym.models.world import ActionSource, World
 
 DELTA_STEP = 4
@@ -33,14 +33,15 @@ MAP_LABELS = 200
 def control(world: World, heldout: Heldout, config: EvaluationConfig) -> Report:
     """Return all figures of control; what cannot be measured is None and says why."""
     arguments = (world, heldout, config)
-    no_step, no_lam = _lacks(world, "dynamics", "reward"), _lacks(world, "lam")
+    no_play, no_lam = why_no_rollouts(world, heldout), lacks(world, "lam")
+    no_step = lacks(world, "dynamics", "reward") or no_lam
     return {
         "delta_psnr": {
             "step": DELTA_STEP,
-            "real": _unless(no_step, lambda: delta_psnr(*arguments, "real")),
-            "latent": _unless(no_step or no_lam, lambda: delta_psnr(*arguments, "latent")),
+            "real": _unless(no_play, lambda: delta_psnr(*arguments, "real")),
+            "latent": _unless(no_step, lambda: delta_psnr(*arguments, "latent")),
         },
-        "paddle_obeys": _unless(no_step or why_unseen(world), lambda: obedience(*arguments)),
+        "paddle_obeys": _unless(no_play or why_unseen(world), lambda: obedience(*arguments)),
         "latent_actions": _unless(no_lam, lambda: latent_actions(*arguments)),
     }
 
@@ -64,11 +65,11 @@ def delta_psnr(
     starts = heldout.windows.valid_starts(length)
     starts = rng.choice(starts, min(config.num_windows, len(starts)), replace=False)
     clip = heldout.windows.clip(starts, length)
-    assert clip.actions is not None
     actions, num_actions = clip.actions, world.num_actions
     if source == "latent":
         codes = world.infer_latent_actions(torch.from_numpy(np.asarray(clip.frames)))
         actions, num_actions = codes.cpu().numpy(), world.num_latent_actions
+    assert actions is not None
     context, true = np.split(actions, [config.context_length - 1], axis=1)
     psnrs = []
     for played in (true, rng.integers(num_actions, size=true.shape)):
@@ -100,7 +101,7 @@ def latent_actions(world: World, heldout: Heldout, config: EvaluationConfig) -> 
         "against_truth": {},
         "labels_needed": {},
         "latent_mode": _unless(
-            _lacks(world, "dynamics", "reward") or why_unseen(world),
+            why_no_rollouts(world, heldout) or why_unseen(world),
             lambda: latent_mode(world, heldout, transitions, config),
         ),
     }
@@ -108,6 +109,8 @@ def latent_actions(world: World, heldout: Heldout, config: EvaluationConfig) -> 
         shape = (num_codes, world.num_actions if target == "action" else len(WAYS))
         report["against_truth"][target] = correspondence(count_pairs(codes, classes, shape))
         report["labels_needed"][target] = label_curve(codes, classes, shape, rng)
+    if reason := heldout.why_no_actions:
+        report["against_truth"]["action"] = report["labels_needed"]["action"] = missing(reason)
     return report
 
 
@@ -162,13 +165,6 @@ def even_mean(
         "stderr": float(np.linalg.norm(stderrs)) / len(groups),
         "count": len(values),
     }
-
-
-def _lacks(world: World, *parts: str) -> str | None:
-    """Return why a world without some parts cannot be measured; None if it has them."""
-    if lacking := sorted(set(parts) - world.parts):
-        return f"the world has no trained {lacking}: genie-gym train --stage ..., then export"
-    return None
 
 
 def _unless(reason: str | None, measure: Callable[[], Report]) -> Report:

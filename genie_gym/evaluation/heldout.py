@@ -18,14 +18,24 @@ from genie_gym.evaluation.control import control
 from genie_gym.evaluation.distances import FeatureNetwork, distances
 from genie_gym.evaluation.estimates import Report
 from genie_gym.evaluation.object_figures import objects, shows_ball
-from genie_gym.evaluation.pictures import write_pictures
+from genie_gym.evaluation.objects import why_no_objects
+from genie_gym.evaluation.pictures import Picture, write_pictures
 from genie_gym.evaluation.prediction import prediction
 from genie_gym.evaluation.reconstruction import reconstruction
 from genie_gym.evaluation.report_page import write_report
 from genie_gym.evaluation.reward_figures import rewards
-from genie_gym.evaluation.rollout import Heldout, Rollouts, open_heldout, roll_out
+from genie_gym.evaluation.rollout import (
+    Heldout,
+    Rollouts,
+    open_heldout,
+    roll_out,
+    why_no_rollouts,
+)
 from genie_gym.evaluation.scaling import scaling
 from genie_gym.models.world import World
+
+NEED_ROLLOUTS = ("prediction", "objects", "rewards", "distances")
+"""Sections that a recording without actions, or a world without all its parts, cannot have."""
 
 
 def evaluate(
@@ -54,10 +64,12 @@ def evaluate(
         ConfigError: a feature network cannot be loaded.
     """
     heldout = open_heldout(world, path)
-    near = draw_rollouts(world, heldout, config.num_windows, config.horizon, config)
+    near = why_no_rollouts(world, heldout) or draw_rollouts(
+        world, heldout, config.num_windows, config.horizon, config
+    )
     far = _draw_if_possible(world, heldout, config.far_windows, config.far_horizon, config)
     long = _draw_if_possible(world, heldout, config.long_windows, config.long_horizon, config)
-    free = [near, far] if isinstance(far, Rollouts) else [near]
+    free = [some for some in (near, far) if isinstance(some, Rollouts)]
     report: Report = {
         "data": {
             "recording": path.name,
@@ -67,20 +79,27 @@ def evaluate(
         "config": asdict(config),
         "rollouts": {"near": _size(near), "far": _size(far), "long": _size(long)},
         "reconstruction": reconstruction(world, heldout, config),
-        "prediction": prediction(world, free),
-        "objects": objects(world, free, long),
-        "rewards": rewards(world, heldout, near, config),
         "control": control(world, heldout, config),
-        "distances": distances(
-            near, frame_network=frame_network, clip_network=clip_network, device=world.device
-        ),
     }
+    if isinstance(near, str):
+        report |= {key: {"reason": near} for key in NEED_ROLLOUTS}
+    else:
+        report |= {
+            "prediction": prediction(world, free),
+            "objects": objects(world, free, long),
+            "rewards": rewards(world, heldout, near, config),
+            "distances": distances(
+                near, frame_network=frame_network, clip_network=clip_network, device=world.device
+            ),
+        }
     if with_scaling:
         report["scaling"] = scaling(world.config, world.device)
     report["bars"] = bars(report)
     if out is not None:
         _write_json(report, out)
-        pictures = write_pictures(world, heldout, free[-1], out, seed=config.seed)
+        pictures = [Picture("Rollouts", str(near), None)]
+        if free:
+            pictures = write_pictures(world, heldout, free[-1], out, seed=config.seed)
         write_report(report, out, world, pictures)
     return report
 
@@ -95,17 +114,17 @@ def _write_json(report: Report, folder: Path) -> None:
 def draw_rollouts(
     world: World, heldout: Heldout, num_windows: int, horizon: int, config: EvaluationConfig
 ) -> Rollouts:
-    """Roll out from contexts drawn uniformly; in Pong, until enough of them show the ball.
+    """Roll out from contexts drawn uniformly; where a ball is known, until enough of them show it.
 
     Raises:
         DataError: no window is long enough, or no context shows the ball.
     """
     length = config.context_length + horizon
     starts = np.random.default_rng(config.seed).permutation(heldout.windows.valid_starts(length))
-    if world.config.game == "Pong":
+    if why_no_objects(world) is None:
         starts = starts[: 4 * num_windows]
         context = heldout.windows.clip(starts, config.context_length).frames
-        shown = np.flatnonzero(shows_ball(context))[:num_windows]
+        shown = np.flatnonzero(shows_ball(context, world.config.game))[:num_windows]
         if not len(shown):
             raise DataError(f"no window of {length} frames shows the ball. Record longer play")
         num_windows = shown[-1] + 1
@@ -125,6 +144,8 @@ def _draw_if_possible(
     world: World, heldout: Heldout, num_windows: int, horizon: int, config: EvaluationConfig
 ) -> Rollouts | str:
     """Return rollouts, or why there are none."""
+    if reason := why_no_rollouts(world, heldout):
+        return reason
     if not num_windows:
         return "none were asked for"
     try:
@@ -136,5 +157,5 @@ def _draw_if_possible(
 def _size(rollouts: Rollouts | str) -> Report:
     if isinstance(rollouts, str):
         return {"windows": 0, "reason": rollouts}
-    num_windows, horizon = rollouts.rewards.shape
+    num_windows, horizon = rollouts.actions.shape
     return {"windows": num_windows, "horizon": horizon}

@@ -37,8 +37,8 @@ class Transitions:
     codes: Int64[np.ndarray, "N steps"]
     """Latent actions of the clips; the last is the transition's."""
     classes: dict[str, Int64[np.ndarray, " N"]]
-    """By target. `action`: the true one. Where the paddle can be seen also `command`, where the
-    action sends it, and `move`, where it went; both one of `WAYS`."""
+    """By target. `action`: the true one, unless this is a video. Where the paddle can be seen also
+    `move`, where it went, and `command`, where the action sends it; both one of `WAYS`."""
 
 
 def infer_transitions(world: World, heldout: Heldout, config: EvaluationConfig) -> Transitions:
@@ -58,13 +58,15 @@ def infer_transitions(world: World, heldout: Heldout, config: EvaluationConfig) 
         for part in _parts(starts)
     ]
     frames, now = heldout.rows.frames, starts + length - 2
-    assert heldout.rows.actions is not None
-    classes = {"action": heldout.rows.actions[now].astype(np.int64)}
+    classes = {}
+    if heldout.rows.actions is not None:
+        classes["action"] = heldout.rows.actions[now].astype(np.int64)
     if why_unseen(world) is None:
         moves = [way_between(frames[part], frames[part + 1]) for part in _parts(now)]
         # A paddle that is not seen in both frames went nowhere that anybody saw.
-        move = np.nan_to_num(np.concatenate(moves), nan=STILL).astype(np.int64)
-        classes |= {"command": commands(world)[classes["action"]], "move": move}
+        classes["move"] = np.nan_to_num(np.concatenate(moves), nan=STILL).astype(np.int64)
+        if "action" in classes:
+            classes["command"] = commands(world)[classes["action"]]
     return Transitions(starts, length, np.concatenate(codes), classes)
 
 

@@ -54,6 +54,11 @@ def commands(world: World) -> Int64[np.ndarray, " actions"]:
     return np.array([COMMANDS[name] for name in world.card["action_meanings"]])
 
 
+def own_row(frames: UInt8[np.ndarray, "N H W C"]) -> Float[np.ndarray, " N"]:
+    """Return the row of Pong's own paddle; NaN where it is not found."""
+    return find_objects(frames, "Pong").paddles["own"]
+
+
 def way(rows_a_step: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
     """Return UP, STILL or DOWN; NaN where the paddle was not found."""
     is_move = np.abs(rows_a_step) > MIN_STRIDE
@@ -64,12 +69,12 @@ def way_between(
     before: UInt8[np.ndarray, "N H W C"], after: UInt8[np.ndarray, "N H W C"]
 ) -> Float[np.ndarray, " N"]:
     """Return where the paddle went between two neighbouring frames."""
-    return way(find_objects(after).own_paddle_y - find_objects(before).own_paddle_y)
+    return way(own_row(after) - own_row(before))
 
 
 def held_way(frames: UInt8[np.ndarray, "N T H W C"]) -> Float[np.ndarray, " N"]:
     """Return where the paddle went under a command held for NUM_STEPS, once the lag was over."""
-    first, last = (find_objects(frames[:, index]).own_paddle_y for index in (LAG - 1, -1))
+    first, last = (own_row(frames[:, index]) for index in (LAG - 1, -1))
     return way((last - first) / (NUM_STEPS - LAG))
 
 
@@ -160,7 +165,7 @@ def _starts_with_room(
     starts = heldout.windows.valid_starts(config.context_length + NUM_STEPS)
     starts = rng.choice(starts, min(TRIES * count, len(starts)), replace=False)
     now = heldout.rows.frames[starts + config.context_length - 1]
-    chosen = starts[has_room(find_objects(now).own_paddle_y, command)][:count]
+    chosen = starts[has_room(own_row(now), command)][:count]
     return np.asarray(chosen, np.int64)
 
 
@@ -175,6 +180,6 @@ def _recorded_obedience(
     rng = np.random.default_rng(config.seed)
     chosen = rng.permutation(len(starts))[: TRIES * config.num_windows]
     starts, command = starts[chosen], command[chosen]
-    room = has_room(find_objects(heldout.rows.frames[starts]).own_paddle_y, command)
+    room = has_room(own_row(np.asarray(heldout.rows.frames[starts])), command)
     shown = heldout.windows.clip(starts[room], 1 + NUM_STEPS).frames[:, 1:]
     return estimate(held_way(np.asarray(shown)) == command[room])

@@ -100,10 +100,12 @@ def film_frames(
     names = dict(enumerate(world.card.get("action_meanings", ())))
     frames = []
     for step, action in enumerate(rollouts.actions[index].tolist()):
-        reward, end_prob = rollouts.rewards[index, step], rollouts.terminated_prob[index, step]
-        ended = " END" if rollouts.terminations[index, step] else ""
+        end_prob = rollouts.terminated_prob[index, step]
+        earned = "" if rollouts.rewards is None else f" {rollouts.rewards[index, step]:+g}"
+        is_end = rollouts.terminations is not None and rollouts.terminations[index, step]
+        ended = " END" if is_end else ""
         columns = [
-            captioned(real[step], f"real: {names.get(action, action)} {reward:+g}{ended}"),
+            captioned(real[step], f"real: {names.get(action, action)}{earned}{ended}"),
             captioned(imagined[step], f"world: {expected[step]:+.2f}, end {end_prob:.2f}"),
             captioned(difference[step], f"difference, step {step + 1}"),
         ]

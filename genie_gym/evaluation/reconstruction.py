@@ -7,7 +7,7 @@ from jaxtyping import Int, UInt8
 from genie_gym.evaluation.config import EvaluationConfig
 from genie_gym.evaluation.estimates import Report, mean_or_none
 from genie_gym.evaluation.object_figures import ball_error, share_near
-from genie_gym.evaluation.objects import find_objects
+from genie_gym.evaluation.objects import find_objects, why_no_objects
 from genie_gym.evaluation.pixels import mse, psnr, ssim
 from genie_gym.evaluation.rollout import Heldout
 from genie_gym.models.world import World
@@ -37,11 +37,26 @@ def reconstruction(world: World, heldout: Heldout, config: EvaluationConfig) -> 
         "ssim": float(ssim(rebuilt, frames).mean()),
         "codebook": codebook_use(tokens, world.config.tokenizer.quantizer.num_codes),
     }
-    if world.config.game == "Pong":
-        real, guess = find_objects(frames), find_objects(rebuilt)
-        report["ball_within_1px"] = share_near(ball_error(real, guess), real.ball_seen, 1)
-        report["ball_false"] = mean_or_none(guess.ball_seen & ~real.ball_seen)
-        report["frames_with_ball"] = int(real.ball_seen.sum())
+    return report | _objects(world, frames, rebuilt)
+
+
+def _objects(
+    world: World, frames: UInt8[np.ndarray, "N H W C"], rebuilt: UInt8[np.ndarray, "N H W C"]
+) -> Report:
+    """Return whether the ball is still where it was, and each paddle, within a pixel."""
+    if reason := why_no_objects(world):
+        return {"ball_within_1px": None, "reason": reason}
+    real, guess = (find_objects(some, world.config.game) for some in (frames, rebuilt))
+    report: Report = {
+        "ball_within_1px": share_near(ball_error(real, guess), real.ball_seen, 1),
+        "ball_false": mean_or_none(guess.ball_seen & ~real.ball_seen),
+        "frames_with_ball": int(real.ball_seen.sum()),
+    }
+    for name, place in real.paddles.items():
+        error = np.abs(place - guess.paddles[name])
+        report[f"{name}_paddle_within_1px"] = share_near(error, ~np.isnan(place), 1)
+    if None in report.values():
+        report["reason"] = "no frame of the recording shows it"
     return report
 
 

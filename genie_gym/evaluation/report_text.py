@@ -22,15 +22,17 @@ SECTIONS = {
     "objects": (
         "Objects",
         "Where ball and paddles are, found by colour and place in real and imagined frames: what "
-        "pixel averages hide. Ball figures leave out windows after a point, since a serve cannot "
-        "be known from the frames. A ball in the right place need not be going the right way.",
+        "pixel averages hide. Ball figures leave out what comes after the real ball is lost, since "
+        "a serve cannot be known from the frames. A ball in the right place need not be going the "
+        "right way.",
     ),
     "rewards": (
         "Rewards and ends",
         "Whether points and the end of a game are told when they happen, and not when they do not. "
         "Teacher-forced figures judge the heads on real frames; by imagined step they are those of "
         "heads and imagined frames together. In a calibrated world the reliability curve lies on "
-        "its diagonal. Recall alone rewards a world that tells a point at every step.",
+        "its diagonal. Recall alone rewards a world that tells a point at every step. The length "
+        "of games is that of whole imagined ones, where they are short enough.",
     ),
     "control": (
         "Control",

@@ -27,6 +27,7 @@ from genie_gym.evaluation.events import (
     reward_rows,
     told_events,
 )
+from genie_gym.evaluation.game_length import game_length
 from genie_gym.evaluation.rollout import Heldout, Rollouts, roll_out
 from genie_gym.models.world import World
 
@@ -50,6 +51,8 @@ def rewards(world: World, heldout: Heldout, uniform: Rollouts, config: Evaluatio
         uniform: free rollouts of `config.horizon` steps from contexts drawn uniformly.
         config: how much to measure.
     """
+    if reason := heldout.why_no_rewards:
+        return {"reason": reason}
 
     def free(heldout: Heldout, starts: Int64[np.ndarray, " N"], num_steps: int) -> Rollouts:
         return roll_out(
@@ -75,11 +78,7 @@ def rewards(world: World, heldout: Heldout, uniform: Rollouts, config: Evaluatio
     for k in sorted({k for k in HORIZONS if k < config.horizon} | {config.horizon}):
         some = first_steps(uniform, k)
         report["by_step"][k] = _figures(world, heldout, some, free, range(1, k + 1), config)
-    _, lengths = np.unique(heldout.rows.episode_ids, return_counts=True)
-    reason = (
-        f"no rollout is as long as a game: here {np.median(lengths) - 1:.0f} steps in the median"
-    )
-    report["episode_length"] = {"value": None, "reason": reason}
+    report["episode_length"] = game_length(world, heldout, config)
     return report
 
 
@@ -160,7 +159,7 @@ def _figures(
         config: how much to measure.
     """
     first = uniform.starts + uniform.context.shape[1] - 1
-    real = real_events(world, heldout, first, uniform.rewards.shape[1])
+    real = real_events(world, heldout, first, uniform.actions.shape[1])
     told = told_events(world, uniform)
     report: Report = {}
     for kind in event_kinds(world):
@@ -177,6 +176,7 @@ def _figures(
             report[kind].setdefault("reason", "the world told none in uniformly drawn play")
 
     classes = world.reward_classes.cpu().numpy()
+    assert uniform.rewards is not None
     bias = (uniform.reward_probs @ classes - uniform.rewards).mean(1)
     # Steps of one rollout hang together; rollouts hardly do.
     error = float(bias.std(ddof=1) / len(bias) ** 0.5) if len(bias) > 1 else None
@@ -228,11 +228,11 @@ def calibration(prob: Float[np.ndarray, " steps"], happened: Bool[np.ndarray, " 
     bins = np.minimum((prob * NUM_BINS).astype(int), NUM_BINS - 1)
     report: Report = {"bins": [], "expected_calibration_error": 0.0}
     for index in np.unique(bins):
-        predicted = float(prob[bins == index].mean())
+        told = float(prob[bins == index].mean())
         observed = float(happened[bins == index].mean())
         steps = int((bins == index).sum())
-        report["bins"].append({"steps": steps, "predicted": predicted, "observed": observed})
-        report["expected_calibration_error"] += abs(predicted - observed) * steps / len(prob)
+        report["bins"].append({"steps": steps, "told": told, "observed": observed})
+        report["expected_calibration_error"] += abs(told - observed) * steps / len(prob)
     return report
 
 

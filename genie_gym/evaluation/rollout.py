@@ -9,12 +9,14 @@ import torch
 from jaxtyping import Bool, Float32, Int, Int64, UInt8
 from torch import Tensor
 
-from genie_gym.data.hdf5 import Recording, Rows
+from genie_gym.data.hdf5 import COLUMNS, Recording, Rows
 from genie_gym.data.windows import EpisodeWindows
 from genie_gym.errors import DataError
 from genie_gym.games import game_of
 from genie_gym.models.world import ActionSource, World, WorldState
 
+OUTCOMES = ("rewards", "terminations")
+"""What a recording may lack: then nothing is said of rewards and ends."""
 WINDOWS_AT_ONCE = 64
 """Windows imagined together: more are no faster on a CPU."""
 
@@ -26,11 +28,25 @@ class Heldout:
     path: Path
     """Where it was recorded."""
     rows: Rows
-    """All of it, in memory; actions, rewards and ends are there."""
+    """All of it, in memory; a video has no actions, and rewards and ends may be lacking."""
     windows: EpisodeWindows
     """Cuts windows from the rows."""
     num_episodes: int
     """Number of episodes."""
+
+    @property
+    def why_no_actions(self) -> str | None:
+        """Return why nothing can be played as it was played here; None if it can."""
+        if self.rows.actions is None:
+            return f"{self.path.name} is a video: it does not say which actions were taken"
+        return None
+
+    @property
+    def why_no_rewards(self) -> str | None:
+        """Return why it is not known what the actions earned and ended; None if it is."""
+        if lacking := [name for name in OUTCOMES if getattr(self.rows, name) is None]:
+            return f"{self.path.name} has no {' and no '.join(lacking)}"
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +69,10 @@ class Rollouts:
     """What the world showed."""
     tokens: Int[np.ndarray, "N T S"]
     """Tokens of the imagined frames."""
-    rewards: Float32[np.ndarray, "N T"]
-    """What each recorded action earned."""
-    terminations: Bool[np.ndarray, "N T"]
-    """Whether it ended the game."""
+    rewards: Float32[np.ndarray, "N T"] | None
+    """What each recorded action earned; None where the recording does not say."""
+    terminations: Bool[np.ndarray, "N T"] | None
+    """Whether it ended the game; None likewise."""
     reward_probs: Float32[np.ndarray, "N T classes"]
     """Chance of each of the world's reward classes."""
     terminated_prob: Float32[np.ndarray, "N T"]
@@ -64,28 +80,50 @@ class Rollouts:
 
 
 def open_heldout(world: World, path: str | Path) -> Heldout:
-    """Load a held-out recording and check that it fits the world.
+    """Load a held-out recording, or a video, and check that it fits the world.
+
+    A video without a word on its game is taken for one of the world's.
 
     Raises:
-        DataError: there are no actions, or frames, game or actions are not the world's.
+        DataError: frames, game or actions are not the world's.
     """
-    recording = Recording.open(path)
+    # The recorder always writes them; what other tools wrote can still be judged in part.
+    recording = Recording.open(path, may_lack=[key for key in COLUMNS if key != "actions"])
     config = world.config
-    if not recording.has_actions:
-        raise DataError(f"{path} is a video without actions; a world is judged on played games")
     if recording.frame_shape != (config.height, config.width, 3):
         raise DataError(
             f"{path} holds frames of shape {recording.frame_shape}, but the world imagines "
-            f"{(config.height, config.width, 3)}. Record with --frame-size {config.height}"
+            f"{(config.height, config.width, 3)}: they cannot enter it. Record with --frame-size "
+            f"{config.height}"
         )
     env_id = recording.attributes.get("env_id")
-    if env_id is None or game_of(str(env_id)) != game_of(config.game):
+    is_unknown = env_id is None and not recording.has_actions
+    if not is_unknown and (env_id is None or game_of(str(env_id)) != game_of(config.game)):
         raise DataError(
             f"{path} was recorded in {env_id!r}, but the world imagines {config.game!r}. Record "
             f"held-out play of that game: genie-gym collect {config.game} --seed 2000"
         )
     rows = recording.load()
+    if rows.actions is not None and (
+        rows.actions.ndim > 1 or rows.actions.max() >= world.num_actions
+    ):
+        raise DataError(
+            f"{path} holds actions that are none of the world's {world.num_actions}: they cannot "
+            f"be played in it. Record them here: genie-gym collect {config.game} --seed 2000"
+        )
     return Heldout(Path(path), rows, EpisodeWindows(rows), recording.num_episodes)
+
+
+def lacks(world: World, *parts: str) -> str | None:
+    """Return why a world without some parts cannot be measured; None if it has them."""
+    if lacking := sorted(set(parts) - world.parts):
+        return f"the world has no trained {lacking}: genie-gym train --stage ..., then export"
+    return None
+
+
+def why_no_rollouts(world: World, heldout: Heldout) -> str | None:
+    """Return why the world cannot be rolled out under recorded actions; None if it can."""
+    return lacks(world, "dynamics", "reward") or heldout.why_no_actions
 
 
 def roll_out(
@@ -123,11 +161,13 @@ def roll_out(
     """
     generator = torch.Generator().manual_seed(seed)
     clip = heldout.windows.clip(starts, context_length + horizon)
-    assert clip.actions is not None and clip.rewards is not None
-    assert clip.terminations is not None
     last = context_length - 1
-    played = clip.actions[:, last:] if actions is None else actions
-    past = clip.actions[:, :last] if context_actions is None else context_actions
+    if clip.actions is None:
+        assert actions is not None and context_actions is not None
+        played, past = actions, context_actions
+    else:
+        played = clip.actions[:, last:] if actions is None else actions
+        past = clip.actions[:, :last] if context_actions is None else context_actions
     past_source: ActionSource = "real" if context_actions is None else source
     options = {"source": source, "temperature": temperature, "num_maskgit_steps": num_maskgit_steps}
     parts = []
@@ -143,8 +183,8 @@ def roll_out(
         real=clip.frames[:, context_length:],
         imagined=imagined,
         tokens=tokens,
-        rewards=clip.rewards[:, last:],
-        terminations=clip.terminations[:, last:],
+        rewards=None if clip.rewards is None else clip.rewards[:, last:],
+        terminations=None if clip.terminations is None else clip.terminations[:, last:],
         reward_probs=reward_probs,
         terminated_prob=terminated_prob,
     )

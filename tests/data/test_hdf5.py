@@ -56,6 +56,20 @@ def test_what_is_written_is_what_is_read(folder):
     np.testing.assert_array_equal(rows.episode_ids, np.repeat([0, 1, 2], [21, 6, 41]))
 
 
+def test_what_a_recording_may_lack_is_none_and_all_shards_lack_the_same(folder):
+    shards = find_shards(folder)
+    with h5py.File(shards[0], "r+") as file:
+        del file["rewards"]
+    with pytest.raises(DataError, match="has no dataset 'rewards'"):
+        Recording.open(folder)
+    with pytest.raises(DataError, match=r"with actions \(\), without \['rewards'\]"):
+        Recording.open(folder, may_lack=["rewards"])
+    rows = Recording.open(shards[0], may_lack=["rewards"]).load()
+    assert rows.rewards is None
+    written = np.concatenate([episode.actions for episode in EPISODES[:2]])
+    np.testing.assert_array_equal(rows.actions, written)
+
+
 def test_episodes_know_where_they_lie_and_who_played(folder):
     recording = Recording.open(folder)
     assert (recording.num_frames, recording.num_episodes) == (68, 3)

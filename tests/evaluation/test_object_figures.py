@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from genie_gym.evaluation.object_figures import could_be_pong, objects, shows_ball
+from genie_gym.evaluation.object_figures import before_loss, could_be_pong, objects, shows_ball
 from genie_gym.evaluation.objects import find_objects
 from genie_gym.evaluation.rollout import Rollouts
 from genie_gym.models.world import World
@@ -80,15 +80,21 @@ def test_a_lost_ball_and_a_doubled_one_are_both_wrong(world, steady, draw):
     assert report["lost_or_doubled_per_100"] == 50
 
 
-def test_after_a_point_the_ball_is_no_longer_judged_but_the_paddles_are(world, steady, draw):
+def test_once_the_real_ball_is_lost_only_the_paddles_are_judged(world, steady, draw):
     gone = draw(**PADDLES)
-    some = change(steady, rewards={(0, 1): -1}, imagined={(0, 1): gone})
+    some = change(steady, real={(0, 0): gone, (0, 1): gone}, imagined={(0, 0): gone})
     report = objects(world, [some], "none")
-    assert report["by_step"][1]["scored"] == 2
-    last = report["by_step"][2]
-    assert (last["scored"], last["ball_lost"]) == (1, 0)
-    assert last["own_paddle_within_2px"] == 1
-    assert (report["lost_or_doubled_per_100"], report["frames_in_play"]) == (0, 3)
+    for step in (1, 2):
+        figures = report["by_step"][step]
+        assert (figures["scored"], figures["ball_lost"]) == (1, 0)
+        assert figures["own_paddle_within_2px"] == 1
+    assert (report["lost_or_doubled_per_100"], report["frames_in_play"]) == (0, 2)
+
+
+def test_a_ball_counts_until_it_is_gone_for_two_frames_and_not_after_the_next_serve():
+    seen = [[1, 0, 1, 0, 0, 1], [0, 1, 1, 1, 1, 0], [0, 0, 1, 1, 1, 1]]
+    counts = before_loss(np.array(seen, bool)).sum(axis=1)
+    assert counts.tolist() == [3, 6, 0]
 
 
 def test_frames_in_which_the_real_game_shows_no_ball_do_not_count(world, steady, draw):
@@ -107,13 +113,13 @@ def test_a_context_shows_the_ball_if_two_of_its_last_four_frames_do(draw):
         [empty, empty, ball, empty, ball, empty],
         [ball, ball, ball, empty, empty, empty],
     ]
-    assert shows_ball(np.array(contexts)).tolist() == [False, True, False]
-    assert shows_ball(np.array([[ball]])).tolist() == [True]
+    assert shows_ball(np.array(contexts), "Pong").tolist() == [False, True, False]
+    assert shows_ball(np.array([[ball]]), "Pong").tolist() == [True]
 
 
 def ticks(draw, frames, points=()):
     is_point = np.isin(np.arange(len(frames)), points)
-    return could_be_pong(find_objects(np.array(frames)), is_point).tolist()
+    return could_be_pong(find_objects(np.array(frames), "Pong"), is_point).tolist()
 
 
 def test_a_frame_without_a_ball_needs_a_point_two_steps_away_or_nearer(draw):
@@ -151,8 +157,38 @@ def test_a_long_rollout_counts_until_the_game_ends(world, steady, draw):
     assert long["points_per_1000"] == long["real_points_per_1000"] == 0
 
 
-def test_other_games_say_why_they_have_no_objects(world, steady):
+def test_without_rewards_the_real_game_cannot_be_told_to_be_pong(world, steady):
+    long = objects(world, [steady], replace(steady, rewards=None))["long"]
+    assert (long["still_pong"], long["real_still_pong"], long["real_points_per_1000"]) == (
+        1,
+        None,
+        None,
+    )
+    assert long["reason"] == "the recording has no rewards, so its pauses are not known"
+
+
+def other_world(world, **changes):
     other = World(world.stack, world.starts, parts=world.parts, card=world.card)
-    other.config = replace(world.config, game="Breakout")
-    reason = "objects are found in Pong alone; this world is of Breakout"
-    assert objects(other, [steady], "none") == {"reason": reason}
+    other.config = replace(world.config, **changes)
+    return other
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [({"game": "Boxing"}, "Boxing at 64 x 64"), ({"height": 84, "width": 84}, "Pong at 84 x 84")],
+)
+def test_other_games_and_sizes_say_why_they_have_no_objects(world, steady, changes, what):
+    reason = f"objects are found in Breakout and Pong at 64 x 64 only; this is {what}"
+    assert objects(other_world(world, **changes), [steady], "none") == {"reason": reason}
+
+
+def test_breakout_has_one_paddle_and_says_what_it_lacks(world, steady):
+    report = objects(other_world(world, game="Breakout"), [steady], "none")
+    assert "own_paddle_within_2px" in report["by_step"][1]
+    assert "opponent_paddle_within_2px" not in report["by_step"][1]
+    assert report["opponent_paddle"] == {
+        "value": None,
+        "reason": "Breakout has one paddle, the player's own",
+    }
+    reason = "what every frame of a game must show is known of Pong alone, not of Breakout"
+    assert report["long"] == {"reason": reason}

@@ -43,7 +43,7 @@ def test_the_error_is_that_of_the_tokenizer_frame_by_frame(world, heldout):
         rebuilt = (tokenizer.decode(tokens) * 255).round() / 255
     assert report["mse"] == pytest.approx((rebuilt - single).square().mean().item(), rel=1e-4)
     assert report["frames"] == 40
-    assert report["frames_with_ball"] == find_objects(frames).ball_seen.sum()
+    assert report["frames_with_ball"] == find_objects(frames, "Pong").ball_seen.sum()
     codebook = report["codebook"]
     assert codebook["dead"] == codebook["codes"] - len(tokens.unique())
     assert 1 <= codebook["perplexity"] <= codebook["codes"]
@@ -54,6 +54,15 @@ def test_a_world_that_shows_what_it_saw_rebuilds_it_exactly(world, heldout):
     report = reconstruction(copying, heldout, CONFIG)
     assert (report["mse"], report["psnr"], report["ssim"]) == (0, 100, pytest.approx(1))
     assert (report["ball_within_1px"], report["ball_false"]) == (1, 0)
+    assert (report["own_paddle_within_1px"], report["opponent_paddle_within_1px"]) == (1, 1)
+
+
+def test_a_game_whose_objects_are_not_known_says_so(world, heldout):
+    other = World(world.stack, world.starts, parts=world.parts, card=world.card)
+    other.config = replace(world.config, game="Boxing")
+    report = reconstruction(other, heldout, CONFIG)
+    assert report["mse"] > 0 and report["ball_within_1px"] is None
+    assert "this is Boxing at 64 x 64" in report["reason"]
 
 
 def test_frames_of_another_size_are_refused(world, heldout):

@@ -9,8 +9,10 @@ from genie_gym.data.hdf5 import Rows
 from genie_gym.data.windows import EpisodeWindows
 from genie_gym.evaluation.config import EvaluationConfig
 from genie_gym.evaluation.events import match
+from genie_gym.evaluation.game_length import finished_games, game_length
 from genie_gym.evaluation.reward_figures import calibration, f1_score, game_ends, rewards
 from genie_gym.evaluation.rollout import Heldout, roll_out
+from genie_gym.evaluation.section_charts import find_charts
 from genie_gym.models.reward import RewardPrediction
 from genie_gym.models.world import Imagined, World
 
@@ -134,8 +136,8 @@ def test_a_game_without_points_or_ends_says_so(world, heldout):
         part = report["by_step"][10][kind]
         assert (part["events"], part["recall"], part["precision"]) == (0, None, None)
         assert part["reason"] == f"no {kind} in the recording has 12 steps around it"
-    assert report["episode_length"]["value"] is None
-    assert "here 200 steps in the median" in report["episode_length"]["reason"]
+    reason = "no finished game ends within 1000 steps"
+    assert report["episode_length"] == {"value": None, "reason": reason}
 
 
 def test_a_games_end_is_followed_by_stills_without_a_point(heldout):
@@ -161,13 +163,44 @@ def test_calibration_is_the_mean_gap_between_told_and_observed():
     prob = np.array([0.25, 0.25, 0.25, 0.25, 1.0])
     report = calibration(prob, np.array([True, False, False, False, False]))
     assert report["bins"] == [
-        {"steps": 4, "predicted": 0.25, "observed": 0.25},
-        {"steps": 1, "predicted": 1.0, "observed": 0.0},
+        {"steps": 4, "told": 0.25, "observed": 0.25},
+        {"steps": 1, "told": 1.0, "observed": 0.0},
     ]
     assert report["expected_calibration_error"] == pytest.approx(1 / 5)
+    [chart] = find_charts(report)
+    assert "observed" in chart
 
 
 def test_f1_is_the_harmonic_mean():
     assert f1_score(0.5, 1.0) == pytest.approx(2 / 3)
     assert f1_score(0.0, 0.0) == 0
     assert f1_score(None, 1.0) is None
+
+
+@pytest.mark.parametrize(("late", "ratio"), [(0, 1), (4, 1.02)])
+def test_imagined_games_are_as_long_as_the_world_makes_them(world, heldout, late, ratio):
+    report = figures(world, heldout, replace(CONFIG, forced_windows=0), late=late)["episode_length"]
+    assert (report["games"], report["longer_games"], report["not_ended"]) == (2, 0, 0)
+    assert report["real"] == {"mean": GAME, "p10": GAME, "p90": GAME}
+    assert report["imagined"]["mean"] == GAME + late
+    assert report["imagined_to_real"]["value"] == pytest.approx(ratio)
+
+
+def test_a_game_that_the_world_never_ends_counts_as_long_as_it_was_played(world, heldout):
+    telling = TellingWorld(world.stack, world.starts, parts=world.parts, card=world.card)
+    telling.told = telling.ended = np.zeros(1000)
+    report = game_length(telling, heldout, replace(CONFIG, long_horizon=250))
+    assert (report["not_ended"], report["imagined"]["mean"]) == (2, 253)
+
+
+def test_games_too_long_to_be_imagined_say_so(world, heldout):
+    report = game_length(world, heldout, replace(CONFIG, long_horizon=100))
+    reason = "no finished game ends within 100 steps: here 200 steps in the median"
+    assert report == {"value": None, "reason": reason}
+    report = game_length(world, heldout, replace(CONFIG, long_windows=0))
+    assert report == {"value": None, "reason": "long_windows is 0"}
+
+
+def test_finished_games_are_found_by_their_last_action(heldout):
+    first, lengths = finished_games(heldout)
+    assert (first.tolist(), lengths.tolist()) == ([0, GAME + 1], [GAME, GAME])
