@@ -1,0 +1,319 @@
+"""What each choice of the Pong world is worth: one change at a time, on one small budget.
+
+    python benchmarks/ablations.py --parts runs/pong --data data/pong --tuning data/pong-tuning \
+        --out runs/ablations
+
+`configs/ablations.yaml` names the variants. Each trains what it changes and borrows the rest: the
+dynamics from the first variant, the base, and other parts from the run --parts. Rows are added to
+`OUT/table.md`; a variant that has one is skipped, and one that broke off goes on.
+"""
+
+import argparse
+import json
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from genie_gym.config import from_dict, load_yaml, override
+from genie_gym.data.hdf5 import COLUMNS, Recording
+from genie_gym.data.shards import EpisodeRows, ShardWriter
+from genie_gym.errors import ConfigError, DataError
+from genie_gym.evaluation.config import EvaluationConfig
+from genie_gym.evaluation.estimates import Report
+from genie_gym.evaluation.heldout import draw_rollouts
+from genie_gym.evaluation.object_figures import objects
+from genie_gym.evaluation.reconstruction import reconstruction
+from genie_gym.evaluation.reward_figures import rewards
+from genie_gym.evaluation.rollout import Heldout, open_heldout
+from genie_gym.models.stack import STAGES, GenieStack
+from genie_gym.models.world import ActionSource, Imagined, Starts, World, WorldState
+from genie_gym.training.config import RunConfig
+from genie_gym.training.run import RunFolder, run_training
+
+ROOT = Path(__file__).resolve().parents[1]
+CPU = torch.device("cpu")
+HEAD = (
+    "| variant | differs by | changed tokens, nats | ball after 1 / 10 / 20 | lost or doubled per 100 "
+    "| own paddle after 20 | rebuilt MSE | rebuilt ball | reward precision / recall "
+    "| training, CPU s | commit |\n" + 11 * "|---" + "|\n"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variant:
+    """One change, and what has to be trained for it."""
+
+    name: str
+    """Also the name of its run folder."""
+    set: tuple[str, ...] = ()
+    """Settings that differ from the base, as on the command line."""
+    stages: tuple[str, ...] = ("dynamics",)
+    """Stages that are trained; the others are borrowed."""
+    policies: tuple[str, ...] = ()
+    """Train on the episodes of these policies alone."""
+    reencode_every: int = 0
+    """Steps after which a rollout's pictures are read in again; 0 is never."""
+
+    def __post_init__(self) -> None:
+        """Check the stages."""
+        if unknown := set(self.stages) - set(STAGES):
+            raise ConfigError(
+                f"variant {self.name!r}: stages must be among {list(STAGES)}, got {sorted(unknown)}"
+            )
+
+    @property
+    def difference(self) -> str:
+        """The change in words."""
+        words = [setting.removeprefix("stack.").removeprefix("training.") for setting in self.set]
+        if self.policies:
+            words.append("play by " + " and ".join(self.policies))
+        if self.reencode_every:
+            words.append(f"pictures read again every {self.reencode_every} steps")
+        return ", ".join(words)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ablations:
+    """The variants, and the budget that they share."""
+
+    config: str
+    """Preset in the same folder that the base differs from by the budget alone."""
+    budget: tuple[str, ...]
+    """Settings of all variants."""
+    variants: tuple[Variant, ...]
+    """The base comes first."""
+
+    def __post_init__(self) -> None:
+        """Check the names."""
+        names = [variant.name for variant in self.variants]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigError(f"variants must have different names, got {twice} more than once")
+
+    def chosen(self, names: list[str] | None) -> list[Variant]:
+        """Return the variants of these names in the order of the file; all without names.
+
+        Raises:
+            ConfigError: there is no variant of that name.
+        """
+        known = [variant.name for variant in self.variants]
+        if unknown := sorted(set(names or ()) - set(known)):
+            raise ConfigError(f"--variants must be among {known}, got {unknown}")
+        return [variant for variant in self.variants if not names or variant.name in names]
+
+    def run_config(self, variant: Variant, folder: Path) -> RunConfig:
+        """Return the config a variant is trained with; presets lie in `folder`."""
+        values = override(load_yaml(folder / self.config), [*self.budget, *variant.set])
+        return from_dict(RunConfig, values)
+
+
+class RereadingWorld(World):
+    """Reads its own pictures in again every few steps: decodes all of them, encodes, replays.
+
+    For one rollout at a time: it remembers the pictures since `encode`.
+    """
+
+    reencode_every: int
+
+    def encode(
+        self,
+        frames: UInt8[Tensor, "B T H W C"],
+        actions: Int[Tensor, "B T-1"],
+        source: ActionSource = "real",
+    ) -> WorldState:
+        """Return states after real frames, and begin to remember."""
+        self._frames, self._actions, self._num_steps = frames, actions, 0
+        return super().encode(frames, actions, source)
+
+    def imagine(
+        self, state: WorldState, actions: Int[Tensor, " B"], *args: Any, **options: Any
+    ) -> Imagined:
+        """Return the next states, where it is time read anew from the pictures."""
+        result = super().imagine(state, actions, *args, **options)
+        self._frames = torch.cat([self._frames, self.decode(result.state)[:, None]], dim=1)
+        self._actions = torch.cat([self._actions, actions[:, None]], dim=1)
+        self._num_steps += 1
+        if self._num_steps % self.reencode_every:
+            return result
+        return Imagined(super().encode(self._frames, self._actions), result.prediction)
+
+
+def borrow(variant: Variant, run: Path, base: Path, parts: Path) -> None:
+    """Link what a variant does not train into its run folder, and the tokens if they are ready."""
+    run.mkdir(parents=True, exist_ok=True)
+    for stage in {"tokenizer", "lam", "dynamics"} - set(variant.stages):
+        source = base if stage == "dynamics" else parts
+        link(run / stage / "weights.safetensors", source / stage / "weights.safetensors")
+    if "tokenizer" not in variant.stages and not variant.policies:
+        link(run / "tokens.safetensors", parts / "tokens.safetensors")
+
+
+def link(path: Path, target: Path) -> None:
+    """Make a symbolic link, where there is nothing yet.
+
+    Raises:
+        DataError: there is nothing to link to.
+    """
+    if not target.is_file():
+        raise DataError(f"{target} is missing. Train the parts first, and the base variant")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        path.symlink_to(target.resolve())
+
+
+def played_by(policies: tuple[str, ...], data: Path, out: Path) -> Path:
+    """Write the episodes that these policies played as a recording of one shard; return `out`."""
+    recording = Recording.open(data)
+    columns = {key: recording.load_column(key) for key in COLUMNS}
+    out.mkdir(parents=True, exist_ok=True)
+    with ShardWriter(out, 0, recording.attributes) as writer:
+        for episode in recording.episodes:
+            if (episode.policy or "").split("(")[0] not in policies:
+                continue
+            rows = slice(episode.start, episode.start + episode.length)
+            writer.append(
+                EpisodeRows(
+                    episode_id=episode.episode_id,
+                    frames=recording.load_frames(rows.start, rows.stop),
+                    **{key: column[rows] for key, column in columns.items()},
+                    policy=str(episode.policy),
+                    policy_seed=int(episode.policy_seed or 0),
+                    reset_seed=int(episode.reset_seed or 0),
+                )
+            )
+        writer.close()
+    return out
+
+
+def load_world(config: RunConfig, run: Path, reencode_every: int) -> World:
+    """Return the world that a run folder holds; a reward head without weights is left untrained."""
+    torch.manual_seed(config.seed)
+    stack = GenieStack(config.stack, generator=torch.Generator().manual_seed(config.seed))
+    RunFolder(run).load(stack)
+    nothing = torch.zeros(0, 1, stack.tokenizer.num_tokens, dtype=torch.int64)
+    starts = Starts(nothing, nothing[:, :0, 0])
+    if not reencode_every:
+        return World(stack, starts, parts=frozenset(STAGES), card={})
+    world = RereadingWorld(stack, starts, parts=frozenset(STAGES), card={})
+    world.reencode_every = reencode_every
+    return world
+
+
+def measure(variant: Variant, world: World, heldout: Heldout, config: EvaluationConfig) -> Report:
+    """Return the report's sections on what a variant changes."""
+    rollouts = draw_rollouts(world, heldout, config.num_windows, config.horizon, config)
+    report: Report = {"objects": objects(world, [rollouts], "not asked for")}
+    if variant.name == "base" or "tokenizer" in variant.stages:
+        report["reconstruction"] = reconstruction(world, heldout, config)
+    if "reward" in variant.stages:
+        report["rewards"] = rewards(world, heldout, rollouts, config)
+    return report
+
+
+def validation_figure(run: Path, stage: str, name: str) -> float:
+    """Return a figure of a stage's last validation."""
+    lines = map(json.loads, (run / stage / "metrics.jsonl").read_text().splitlines())
+    *_, last = (line for line in lines if line["split"] == "validation")
+    return float(last[name])
+
+
+def table_row(
+    variant: Variant, report: Report, nats: float | None, seconds: float, commit: str
+) -> str:
+    """Return the Markdown row of a variant; what it cannot change is left empty."""
+    found = report["objects"]
+    steps = [found["by_step"][step] for step in (1, 10, 20)]
+    ball = " / ".join(percent(step["ball_within_2px"]) for step in steps)
+    cells = [variant.name, variant.difference, "" if nats is None else f"{nats:.2f}", f"{ball} %"]
+    cells.append(f"{found['lost_or_doubled_per_100']:.1f}")
+    cells.append(f"{percent(steps[-1]['own_paddle_within_2px'])} %")
+    rebuilt = report.get("reconstruction")
+    cells += (
+        [f"{rebuilt['mse']:.6f}", f"{percent(rebuilt['ball_within_1px'])} %"]
+        if rebuilt
+        else 2 * [""]
+    )
+    cells.append(reward_cell(report["rewards"]["by_step"]) if "rewards" in report else "")
+    cells += [f"{seconds:.0f}" if variant.stages else "", commit]
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def reward_cell(by_step: Report) -> str:
+    """Return precision and recall over the longest rollouts, of every reward."""
+    last = by_step[max(by_step)]
+    kinds = [kind for kind in last if kind[0] in "+-"]
+    return ", ".join(
+        f"{kind}: {percent(last[kind]['precision'])} / {percent(last[kind]['recall'])} %"
+        for kind in kinds
+    )
+
+
+def percent(share: float | None) -> str:
+    """Return a share as text, "-" where there was nothing to measure it on."""
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
+def train_variant(
+    variant: Variant, config: RunConfig, run: Path, base: Path, parts: Path, data: Path
+) -> float:
+    """Fill a run folder; return the CPU seconds that took, tokens made anew included."""
+    borrow(variant, run, base, parts)
+    if not variant.stages:
+        return 0.0
+    begin = time.process_time()
+    if variant.policies:
+        data = played_by(variant.policies, data, run / "recording")
+    run_training(config, data, run, stages=variant.stages, resume=True, device=CPU)
+    return time.process_time() - begin
+
+
+def main() -> None:
+    """Train, measure, and add a row each."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "ablations.yaml")
+    parser.add_argument("--parts", type=Path, required=True, help="run with tokenizer and lam")
+    parser.add_argument("--data", type=Path, required=True, help="recording to train on")
+    parser.add_argument("--tuning", type=Path, required=True, help="recording to measure on")
+    parser.add_argument("--out", type=Path, required=True, help="folder of table and runs")
+    parser.add_argument("--variants", nargs="*", help="names of some; all by default")
+    parser.add_argument("--windows", type=int, default=100, help="rollouts of 20 steps")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+
+    ablations = from_dict(Ablations, load_yaml(options.config))
+    evaluation = EvaluationConfig(num_windows=options.windows, forced_windows=0)
+    table = options.out / "table.md"
+    if not table.exists():
+        options.out.mkdir(parents=True, exist_ok=True)
+        table.write_text(HEAD)
+    for variant in ablations.chosen(options.variants):
+        if f"\n| {variant.name} |" in table.read_text():
+            continue
+        config = ablations.run_config(variant, options.config.parent)
+        run, base = options.out / variant.name, options.out / ablations.variants[0].name
+        seconds = train_variant(variant, config, run, base, options.parts, options.data)
+        world = load_world(config, run, variant.reencode_every)
+        report = measure(variant, world, open_heldout(world, options.tuning), evaluation)
+        nats = None
+        if "dynamics" in variant.stages:
+            nats = validation_figure(run, "dynamics", "changed_cross_entropy")
+        row = table_row(variant, report, nats, seconds, commit())
+        with table.open("a") as file:
+            file.write(row)
+        print(row, end="", flush=True)
+
+
+def commit() -> str:
+    """Return the short hash of the checkout, marked where files differ from it."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=7"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+if __name__ == "__main__":
+    main()
