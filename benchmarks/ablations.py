@@ -3,16 +3,16 @@
     python benchmarks/ablations.py --parts runs/pong --data data/pong --tuning data/pong-tuning \
         --out runs/ablations
 
-`configs/ablations.yaml` names the variants. Each trains what it changes and borrows the rest: the
-dynamics from the first variant, the base, and other parts from the run --parts. Rows are added to
-`OUT/table.md`; a variant that has one is skipped, and one that broke off goes on.
+`configs/ablations.yaml` names the variants. Each trains what it changes and borrows the rest from
+the finished run --parts. Rows are added to `OUT/table.md`; a variant that has one is skipped, and
+one that broke off goes on.
 """
 
 import argparse
 import json
 import subprocess
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch import Tensor
 from genie_gym.config import from_dict, load_yaml, override
 from genie_gym.data.hdf5 import COLUMNS, Recording
 from genie_gym.data.shards import EpisodeRows, ShardWriter
-from genie_gym.errors import ConfigError, DataError
+from genie_gym.errors import ConfigError
 from genie_gym.evaluation.config import EvaluationConfig
 from genie_gym.evaluation.estimates import Report
 from genie_gym.evaluation.heldout import draw_rollouts
@@ -39,7 +39,7 @@ from genie_gym.training.run import RunFolder, run_training
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
 HEAD = (
-    "| variant | differs by | changed tokens, nats | ball after 1 / 10 / 20 | lost or doubled per 100 "
+    "| variant | differs by | changed tokens, nats | ball after 1 / 10 / 20 | lost or doubled "
     "| own paddle after 20 | rebuilt MSE | rebuilt ball | reward precision / recall "
     "| training, CPU s | commit |\n" + 11 * "|---" + "|\n"
 )
@@ -66,6 +66,11 @@ class Variant:
             raise ConfigError(
                 f"variant {self.name!r}: stages must be among {list(STAGES)}, got {sorted(unknown)}"
             )
+
+    def borrows(self, stage: str) -> bool:
+        """Return whether a stage is taken as it is; none is that saw other tokens in training."""
+        is_for_other_tokens = "tokenizer" in self.stages and stage in ("dynamics", "reward")
+        return stage not in self.stages and not is_for_other_tokens
 
     @property
     def difference(self) -> str:
@@ -106,9 +111,9 @@ class Ablations:
             raise ConfigError(f"--variants must be among {known}, got {unknown}")
         return [variant for variant in self.variants if not names or variant.name in names]
 
-    def run_config(self, variant: Variant, folder: Path) -> RunConfig:
-        """Return the config a variant is trained with; presets lie in `folder`."""
-        values = override(load_yaml(folder / self.config), [*self.budget, *variant.set])
+    def run_config(self, variant: Variant, file: Path) -> RunConfig:
+        """Return the config of a variant; `file` is where the ablations were read from."""
+        values = override(load_yaml(file.parent / self.config), [*self.budget, *variant.set])
         return from_dict(RunConfig, values)
 
 
@@ -143,27 +148,21 @@ class RereadingWorld(World):
         return Imagined(super().encode(self._frames, self._actions), result.prediction)
 
 
-def borrow(variant: Variant, run: Path, base: Path, parts: Path) -> None:
-    """Link what a variant does not train into its run folder, and the tokens if they are ready."""
-    run.mkdir(parents=True, exist_ok=True)
-    for stage in {"tokenizer", "lam", "dynamics"} - set(variant.stages):
-        source = base if stage == "dynamics" else parts
-        link(run / stage / "weights.safetensors", source / stage / "weights.safetensors")
+def train(variant: Variant, config: RunConfig, run: Path, parts: Path, data: Path) -> float:
+    """Fill a run folder; return the CPU seconds that took, new tokens and validation included."""
+    borrowed = [f"{stage}/weights.safetensors" for stage in STAGES if variant.borrows(stage)]
     if "tokenizer" not in variant.stages and not variant.policies:
-        link(run / "tokens.safetensors", parts / "tokens.safetensors")
-
-
-def link(path: Path, target: Path) -> None:
-    """Make a symbolic link, where there is nothing yet.
-
-    Raises:
-        DataError: there is nothing to link to.
-    """
-    if not target.is_file():
-        raise DataError(f"{target} is missing. Train the parts first, and the base variant")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        path.symlink_to(target.resolve())
+        borrowed.append("tokens.safetensors")
+    for name in borrowed:
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        if not (run / name).exists():
+            (run / name).symlink_to((parts / name).resolve(strict=True))
+    begin = time.process_time()
+    if variant.policies:
+        data = played_by(variant.policies, data, run / "recording")
+    if variant.stages:
+        run_training(config, data, run, stages=variant.stages, resume=True, device=CPU)
+    return time.process_time() - begin
 
 
 def played_by(policies: tuple[str, ...], data: Path, out: Path) -> Path:
@@ -208,7 +207,7 @@ def measure(variant: Variant, world: World, heldout: Heldout, config: Evaluation
     """Return the report's sections on what a variant changes."""
     rollouts = draw_rollouts(world, heldout, config.num_windows, config.horizon, config)
     report: Report = {"objects": objects(world, [rollouts], "not asked for")}
-    if variant.name == "base" or "tokenizer" in variant.stages:
+    if "tokenizer" in variant.stages or variant.name == "base":
         report["reconstruction"] = reconstruction(world, heldout, config)
     if "reward" in variant.stages:
         report["rewards"] = rewards(world, heldout, rollouts, config)
@@ -222,24 +221,21 @@ def validation_figure(run: Path, stage: str, name: str) -> float:
     return float(last[name])
 
 
-def table_row(
-    variant: Variant, report: Report, nats: float | None, seconds: float, commit: str
-) -> str:
+def table_row(variant: Variant, run: Path, report: Report, seconds: float) -> str:
     """Return the Markdown row of a variant; what it cannot change is left empty."""
     found = report["objects"]
     steps = [found["by_step"][step] for step in (1, 10, 20)]
-    ball = " / ".join(percent(step["ball_within_2px"]) for step in steps)
-    cells = [variant.name, variant.difference, "" if nats is None else f"{nats:.2f}", f"{ball} %"]
+    cells = [variant.name, variant.difference, ""]
+    if "dynamics" in variant.stages:
+        cells[-1] = f"{validation_figure(run, 'dynamics', 'changed_cross_entropy'):.2f}"
+    cells.append(" / ".join(percent(step["ball_within_2px"]) for step in steps))
     cells.append(f"{found['lost_or_doubled_per_100']:.1f}")
-    cells.append(f"{percent(steps[-1]['own_paddle_within_2px'])} %")
-    rebuilt = report.get("reconstruction")
-    cells += (
-        [f"{rebuilt['mse']:.6f}", f"{percent(rebuilt['ball_within_1px'])} %"]
-        if rebuilt
-        else 2 * [""]
-    )
+    cells.append(percent(steps[-1]["own_paddle_within_2px"]))
+    cells += ["", ""]
+    if rebuilt := report.get("reconstruction"):
+        cells[-2:] = [f"{rebuilt['mse']:.6f}", percent(rebuilt["ball_within_1px"])]
     cells.append(reward_cell(report["rewards"]["by_step"]) if "rewards" in report else "")
-    cells += [f"{seconds:.0f}" if variant.stages else "", commit]
+    cells += [f"{seconds:.0f}" if variant.stages else "", commit()]
     return "| " + " | ".join(cells) + " |\n"
 
 
@@ -248,38 +244,24 @@ def reward_cell(by_step: Report) -> str:
     last = by_step[max(by_step)]
     kinds = [kind for kind in last if kind[0] in "+-"]
     return ", ".join(
-        f"{kind}: {percent(last[kind]['precision'])} / {percent(last[kind]['recall'])} %"
+        f"{kind}: {percent(last[kind]['precision'])} / {percent(last[kind]['recall'])}"
         for kind in kinds
     )
 
 
 def percent(share: float | None) -> str:
-    """Return a share as text, "-" where there was nothing to measure it on."""
-    return "-" if share is None else f"{100 * share:.1f}"
-
-
-def train_variant(
-    variant: Variant, config: RunConfig, run: Path, base: Path, parts: Path, data: Path
-) -> float:
-    """Fill a run folder; return the CPU seconds that took, tokens made anew included."""
-    borrow(variant, run, base, parts)
-    if not variant.stages:
-        return 0.0
-    begin = time.process_time()
-    if variant.policies:
-        data = played_by(variant.policies, data, run / "recording")
-    run_training(config, data, run, stages=variant.stages, resume=True, device=CPU)
-    return time.process_time() - begin
+    """Return a share in percent, "-" where there was nothing to measure it on."""
+    return "-" if share is None else f"{100 * share:.0f}"
 
 
 def main() -> None:
     """Train, measure, and add a row each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "ablations.yaml")
-    parser.add_argument("--parts", type=Path, required=True, help="run with tokenizer and lam")
+    parser.add_argument("--parts", type=Path, required=True, help="finished run to borrow from")
     parser.add_argument("--data", type=Path, required=True, help="recording to train on")
     parser.add_argument("--tuning", type=Path, required=True, help="recording to measure on")
-    parser.add_argument("--out", type=Path, required=True, help="folder of table and runs")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the table and the runs")
     parser.add_argument("--variants", nargs="*", help="names of some; all by default")
     parser.add_argument("--windows", type=int, default=100, help="rollouts of 20 steps")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
@@ -288,22 +270,19 @@ def main() -> None:
 
     ablations = from_dict(Ablations, load_yaml(options.config))
     evaluation = EvaluationConfig(num_windows=options.windows, forced_windows=0)
+    options.out.mkdir(parents=True, exist_ok=True)
     table = options.out / "table.md"
     if not table.exists():
-        options.out.mkdir(parents=True, exist_ok=True)
         table.write_text(HEAD)
+    heldout = None
     for variant in ablations.chosen(options.variants):
         if f"\n| {variant.name} |" in table.read_text():
             continue
-        config = ablations.run_config(variant, options.config.parent)
-        run, base = options.out / variant.name, options.out / ablations.variants[0].name
-        seconds = train_variant(variant, config, run, base, options.parts, options.data)
+        run, config = options.out / variant.name, ablations.run_config(variant, options.config)
+        seconds = train(variant, config, run, options.parts, options.data)
         world = load_world(config, run, variant.reencode_every)
-        report = measure(variant, world, open_heldout(world, options.tuning), evaluation)
-        nats = None
-        if "dynamics" in variant.stages:
-            nats = validation_figure(run, "dynamics", "changed_cross_entropy")
-        row = table_row(variant, report, nats, seconds, commit())
+        heldout = heldout or open_heldout(world, options.tuning)
+        row = table_row(variant, run, measure(variant, world, heldout, evaluation), seconds)
         with table.open("a") as file:
             file.write(row)
         print(row, end="", flush=True)
