@@ -3,9 +3,9 @@
     python benchmarks/ablations.py --parts runs/pong --data data/pong --tuning data/pong-tuning \
         --out runs/ablations
 
-`configs/ablations.yaml` names the variants. Each trains what it changes and borrows the rest from
-the finished run --parts. Rows are added to `OUT/table.md`; a variant that has one is skipped, and
-one that broke off goes on.
+The variants stand in `benchmarks/ablations.yaml`. Each trains what it changes and borrows the rest
+from the finished run --parts. Rows are added to `OUT/table.md`; a variant that has one is skipped,
+and one that broke off goes on.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int, UInt8
@@ -22,8 +22,7 @@ from torch import Tensor
 
 from genie_gym.config import from_dict, load_yaml, override
 from genie_gym.data.hdf5 import COLUMNS, Recording
-from genie_gym.data.shards import EpisodeRows, ShardWriter
-from genie_gym.errors import ConfigError
+from genie_gym.data.shards import ShardWriter
 from genie_gym.evaluation.config import EvaluationConfig
 from genie_gym.evaluation.estimates import Report
 from genie_gym.evaluation.heldout import draw_rollouts
@@ -36,7 +35,6 @@ from genie_gym.models.world import ActionSource, Imagined, Starts, World, WorldS
 from genie_gym.training.config import RunConfig
 from genie_gym.training.run import RunFolder, run_training
 
-ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
 HEAD = (
     "| variant | differs by | changed tokens, nats | ball after 1 / 10 / 20 | lost or doubled "
@@ -50,27 +48,20 @@ class Variant:
     """One change, and what has to be trained for it."""
 
     name: str
-    """Also the name of its run folder."""
+    """Also the name of its run folder; no two are alike."""
     set: tuple[str, ...] = ()
     """Settings that differ from the base, as on the command line."""
-    stages: tuple[str, ...] = ("dynamics",)
+    stages: tuple[Literal["tokenizer", "lam", "dynamics", "reward"], ...] = ("dynamics",)
     """Stages that are trained; the others are borrowed."""
     policies: tuple[str, ...] = ()
     """Train on the episodes of these policies alone."""
     reencode_every: int = 0
     """Steps after which a rollout's pictures are read in again; 0 is never."""
 
-    def __post_init__(self) -> None:
-        """Check the stages."""
-        if unknown := set(self.stages) - set(STAGES):
-            raise ConfigError(
-                f"variant {self.name!r}: stages must be among {list(STAGES)}, got {sorted(unknown)}"
-            )
-
     def borrows(self, stage: str) -> bool:
-        """Return whether a stage is taken as it is; none is that saw other tokens in training."""
-        is_for_other_tokens = "tokenizer" in self.stages and stage in ("dynamics", "reward")
-        return stage not in self.stages and not is_for_other_tokens
+        """Return whether a stage is taken as it is; new tokens are of no use to one of old ones."""
+        reads_new_tokens = "tokenizer" in self.stages and stage in ("dynamics", "reward")
+        return stage not in self.stages and not reads_new_tokens
 
     @property
     def difference(self) -> str:
@@ -88,28 +79,11 @@ class Ablations:
     """The variants, and the budget that they share."""
 
     config: str
-    """Preset in the same folder that the base differs from by the budget alone."""
+    """Preset, seen from the file's folder; the base differs from it by the budget alone."""
     budget: tuple[str, ...]
     """Settings of all variants."""
     variants: tuple[Variant, ...]
-    """The base comes first."""
-
-    def __post_init__(self) -> None:
-        """Check the names."""
-        names = [variant.name for variant in self.variants]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ConfigError(f"variants must have different names, got {twice} more than once")
-
-    def chosen(self, names: list[str] | None) -> list[Variant]:
-        """Return the variants of these names in the order of the file; all without names.
-
-        Raises:
-            ConfigError: there is no variant of that name.
-        """
-        known = [variant.name for variant in self.variants]
-        if unknown := sorted(set(names or ()) - set(known)):
-            raise ConfigError(f"--variants must be among {known}, got {unknown}")
-        return [variant for variant in self.variants if not names or variant.name in names]
+    """Measured in this order."""
 
     def run_config(self, variant: Variant, file: Path) -> RunConfig:
         """Return the config of a variant; `file` is where the ablations were read from."""
@@ -123,7 +97,10 @@ class RereadingWorld(World):
     For one rollout at a time: it remembers the pictures since `encode`.
     """
 
-    reencode_every: int
+    def __init__(self, reencode_every: int, *args: Any, **options: Any) -> None:
+        """Take the number of steps, and what a world takes."""
+        super().__init__(*args, **options)
+        self.reencode_every = reencode_every
 
     def encode(
         self,
@@ -174,17 +151,10 @@ def played_by(policies: tuple[str, ...], data: Path, out: Path) -> Path:
         for episode in recording.episodes:
             if (episode.policy or "").split("(")[0] not in policies:
                 continue
-            rows = slice(episode.start, episode.start + episode.length)
-            writer.append(
-                EpisodeRows(
-                    episode_id=episode.episode_id,
-                    frames=recording.load_frames(rows.start, rows.stop),
-                    **{key: column[rows] for key, column in columns.items()},
-                    policy=str(episode.policy),
-                    policy_seed=int(episode.policy_seed or 0),
-                    reset_seed=int(episode.reset_seed or 0),
-                )
-            )
+            begin, end = episode.start, episode.start + episode.length
+            rows = {key: column[begin:end] for key, column in columns.items()}
+            rows["frames"] = recording.load_frames(begin, end)
+            writer.append_rows(episode.episode_id, rows, {"policy": episode.policy})
         writer.close()
     return out
 
@@ -195,12 +165,10 @@ def load_world(config: RunConfig, run: Path, reencode_every: int) -> World:
     stack = GenieStack(config.stack, generator=torch.Generator().manual_seed(config.seed))
     RunFolder(run).load(stack)
     nothing = torch.zeros(0, 1, stack.tokenizer.num_tokens, dtype=torch.int64)
-    starts = Starts(nothing, nothing[:, :0, 0])
-    if not reencode_every:
-        return World(stack, starts, parts=frozenset(STAGES), card={})
-    world = RereadingWorld(stack, starts, parts=frozenset(STAGES), card={})
-    world.reencode_every = reencode_every
-    return world
+    starts, parts = Starts(nothing, nothing[:, :0, 0]), frozenset(STAGES)
+    if reencode_every:
+        return RereadingWorld(reencode_every, stack, starts, parts=parts, card={})
+    return World(stack, starts, parts=parts, card={})
 
 
 def measure(variant: Variant, world: World, heldout: Heldout, config: EvaluationConfig) -> Report:
@@ -214,39 +182,25 @@ def measure(variant: Variant, world: World, heldout: Heldout, config: Evaluation
     return report
 
 
-def validation_figure(run: Path, stage: str, name: str) -> float:
-    """Return a figure of a stage's last validation."""
-    lines = map(json.loads, (run / stage / "metrics.jsonl").read_text().splitlines())
-    *_, last = (line for line in lines if line["split"] == "validation")
-    return float(last[name])
-
-
 def table_row(variant: Variant, run: Path, report: Report, seconds: float) -> str:
     """Return the Markdown row of a variant; what it cannot change is left empty."""
     found = report["objects"]
     steps = [found["by_step"][step] for step in (1, 10, 20)]
     cells = [variant.name, variant.difference, ""]
     if "dynamics" in variant.stages:
-        cells[-1] = f"{validation_figure(run, 'dynamics', 'changed_cross_entropy'):.2f}"
+        *_, last = (run / "dynamics" / "metrics.jsonl").read_text().splitlines()
+        cells[-1] = f"{json.loads(last)['changed_cross_entropy']:.2f}"
     cells.append(" / ".join(percent(step["ball_within_2px"]) for step in steps))
     cells.append(f"{found['lost_or_doubled_per_100']:.1f}")
     cells.append(percent(steps[-1]["own_paddle_within_2px"]))
     cells += ["", ""]
     if rebuilt := report.get("reconstruction"):
         cells[-2:] = [f"{rebuilt['mse']:.6f}", percent(rebuilt["ball_within_1px"])]
-    cells.append(reward_cell(report["rewards"]["by_step"]) if "rewards" in report else "")
+    told = report["rewards"]["by_step"][20].items() if "rewards" in report else ()
+    kinds = [(kind, some["precision"], some["recall"]) for kind, some in told if kind[0] in "+-"]
+    cells.append(", ".join(f"{kind}: {percent(p)} / {percent(r)}" for kind, p, r in kinds))
     cells += [f"{seconds:.0f}" if variant.stages else "", commit()]
     return "| " + " | ".join(cells) + " |\n"
-
-
-def reward_cell(by_step: Report) -> str:
-    """Return precision and recall over the longest rollouts, of every reward."""
-    last = by_step[max(by_step)]
-    kinds = [kind for kind in last if kind[0] in "+-"]
-    return ", ".join(
-        f"{kind}: {percent(last[kind]['precision'])} / {percent(last[kind]['recall'])}"
-        for kind in kinds
-    )
 
 
 def percent(share: float | None) -> str:
@@ -257,12 +211,11 @@ def percent(share: float | None) -> str:
 def main() -> None:
     """Train, measure, and add a row each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "ablations.yaml")
+    parser.add_argument("--config", type=Path, default=Path(__file__).with_suffix(".yaml"))
     parser.add_argument("--parts", type=Path, required=True, help="finished run to borrow from")
     parser.add_argument("--data", type=Path, required=True, help="recording to train on")
     parser.add_argument("--tuning", type=Path, required=True, help="recording to measure on")
     parser.add_argument("--out", type=Path, required=True, help="folder of the table and the runs")
-    parser.add_argument("--variants", nargs="*", help="names of some; all by default")
     parser.add_argument("--windows", type=int, default=100, help="rollouts of 20 steps")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     options = parser.parse_args()
@@ -275,7 +228,7 @@ def main() -> None:
     if not table.exists():
         table.write_text(HEAD)
     heldout = None
-    for variant in ablations.chosen(options.variants):
+    for variant in ablations.variants:
         if f"\n| {variant.name} |" in table.read_text():
             continue
         run, config = options.out / variant.name, ablations.run_config(variant, options.config)
@@ -290,7 +243,15 @@ def main() -> None:
 
 def commit() -> str:
     """Return the short hash of the checkout, marked where files differ from it."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=7"]
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=7",
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
