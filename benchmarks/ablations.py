@@ -63,16 +63,6 @@ class Variant:
         reads_new_tokens = "tokenizer" in self.stages and stage in ("dynamics", "reward")
         return stage not in self.stages and not reads_new_tokens
 
-    @property
-    def difference(self) -> str:
-        """The change in words."""
-        words = [setting.removeprefix("stack.").removeprefix("training.") for setting in self.set]
-        if self.policies:
-            words.append("play by " + " and ".join(self.policies))
-        if self.reencode_every:
-            words.append(f"pictures read again every {self.reencode_every} steps")
-        return ", ".join(words)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ablations:
@@ -82,6 +72,8 @@ class Ablations:
     """Preset, seen from the file's folder; the base differs from it by the budget alone."""
     budget: tuple[str, ...]
     """Settings of all variants."""
+    evaluation: EvaluationConfig
+    """How much is measured of each."""
     variants: tuple[Variant, ...]
     """Measured in this order."""
 
@@ -160,12 +152,12 @@ def played_by(policies: tuple[str, ...], data: Path, out: Path) -> Path:
 
 
 def load_world(config: RunConfig, run: Path, reencode_every: int) -> World:
-    """Return the world that a run folder holds; a reward head without weights is left untrained."""
-    torch.manual_seed(config.seed)
+    """Return the world that a run folder holds, without starts."""
     stack = GenieStack(config.stack, generator=torch.Generator().manual_seed(config.seed))
-    RunFolder(run).load(stack)
+    folder = RunFolder(run)
+    folder.load(stack)
     nothing = torch.zeros(0, 1, stack.tokenizer.num_tokens, dtype=torch.int64)
-    starts, parts = Starts(nothing, nothing[:, :0, 0]), frozenset(STAGES)
+    starts, parts = Starts(nothing, nothing[:, :0, 0]), frozenset(folder.finished_stages())
     if reencode_every:
         return RereadingWorld(reencode_every, stack, starts, parts=parts, card={})
     return World(stack, starts, parts=parts, card={})
@@ -173,34 +165,39 @@ def load_world(config: RunConfig, run: Path, reencode_every: int) -> World:
 
 def measure(variant: Variant, world: World, heldout: Heldout, config: EvaluationConfig) -> Report:
     """Return the report's sections on what a variant changes."""
-    rollouts = draw_rollouts(world, heldout, config.num_windows, config.horizon, config)
-    report: Report = {"objects": objects(world, [rollouts], "not asked for")}
+    report: Report = {}
     if "tokenizer" in variant.stages or variant.name == "base":
         report["reconstruction"] = reconstruction(world, heldout, config)
-    if "reward" in variant.stages:
-        report["rewards"] = rewards(world, heldout, rollouts, config)
+    if {"dynamics", "reward"} <= world.parts:
+        rollouts = draw_rollouts(world, heldout, config.num_windows, config.horizon, config)
+        report["objects"] = objects(world, [rollouts], "not asked for")
+        if "reward" in variant.stages:
+            report["rewards"] = rewards(world, heldout, rollouts, config)
     return report
 
 
 def table_row(variant: Variant, run: Path, report: Report, seconds: float) -> str:
     """Return the Markdown row of a variant; what it cannot change is left empty."""
-    found = report["objects"]
-    steps = [found["by_step"][step] for step in (1, 10, 20)]
-    cells = [variant.name, variant.difference, ""]
+    nats = ball = lost = paddle = mse = rebuilt = told = ""
     if "dynamics" in variant.stages:
         *_, last = (run / "dynamics" / "metrics.jsonl").read_text().splitlines()
-        cells[-1] = f"{json.loads(last)['changed_cross_entropy']:.2f}"
-    cells.append(" / ".join(percent(step["ball_within_2px"]) for step in steps))
-    cells.append(f"{found['lost_or_doubled_per_100']:.1f}")
-    cells.append(percent(steps[-1]["own_paddle_within_2px"]))
-    cells += ["", ""]
-    if rebuilt := report.get("reconstruction"):
-        cells[-2:] = [f"{rebuilt['mse']:.6f}", percent(rebuilt["ball_within_1px"])]
-    told = report["rewards"]["by_step"][20].items() if "rewards" in report else ()
-    kinds = [(kind, some["precision"], some["recall"]) for kind, some in told if kind[0] in "+-"]
-    cells.append(", ".join(f"{kind}: {percent(p)} / {percent(r)}" for kind, p, r in kinds))
-    cells += [f"{seconds:.0f}" if variant.stages else "", commit()]
-    return "| " + " | ".join(cells) + " |\n"
+        nats = f"{json.loads(last)['changed_cross_entropy']:.2f}"
+    if found := report.get("objects"):
+        steps = [found["by_step"][step] for step in (1, 10, 20)]
+        ball = " / ".join(percent(step["ball_within_2px"]) for step in steps)
+        lost = f"{found['lost_or_doubled_per_100']:.1f}"
+        paddle = percent(steps[-1]["own_paddle_within_2px"])
+    if found := report.get("reconstruction"):
+        mse, rebuilt = f"{found['mse']:.6f}", percent(found["ball_within_1px"])
+    if found := report.get("rewards"):
+        kinds = {kind: some for kind, some in found["by_step"][20].items() if kind[0] in "+-"}
+        told = ", ".join(
+            f"{kind}: {percent(some['precision'])} / {percent(some['recall'])}"
+            for kind, some in kinds.items()
+        )
+    cost = f"{seconds:.0f}" if variant.stages else ""
+    cells = [nats, ball, lost, paddle, mse, rebuilt, told, cost, commit()]
+    return "| " + " | ".join([variant.name, ", ".join(variant.set), *cells]) + " |\n"
 
 
 def percent(share: float | None) -> str:
@@ -216,13 +213,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="recording to train on")
     parser.add_argument("--tuning", type=Path, required=True, help="recording to measure on")
     parser.add_argument("--out", type=Path, required=True, help="folder of the table and the runs")
-    parser.add_argument("--windows", type=int, default=100, help="rollouts of 20 steps")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
     ablations = from_dict(Ablations, load_yaml(options.config))
-    evaluation = EvaluationConfig(num_windows=options.windows, forced_windows=0)
     options.out.mkdir(parents=True, exist_ok=True)
     table = options.out / "table.md"
     if not table.exists():
@@ -235,7 +230,8 @@ def main() -> None:
         seconds = train(variant, config, run, options.parts, options.data)
         world = load_world(config, run, variant.reencode_every)
         heldout = heldout or open_heldout(world, options.tuning)
-        row = table_row(variant, run, measure(variant, world, heldout, evaluation), seconds)
+        report = measure(variant, world, heldout, ablations.evaluation)
+        row = table_row(variant, run, report, seconds)
         with table.open("a") as file:
             file.write(row)
         print(row, end="", flush=True)

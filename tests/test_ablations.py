@@ -20,6 +20,7 @@ VARIANTS = SCRIPT.with_suffix(".yaml")
 TINY = {
     "config": str(SCRIPT.parents[1] / "configs" / "tiny.yaml"),
     "budget": ["training.dynamics.max_steps=2", "training.dynamics.batch_size=2"],
+    "evaluation": {"num_windows": 2, "forced_windows": 0},
     "variants": [
         {"name": "base"},
         {"name": "finished", "stages": []},
@@ -50,7 +51,7 @@ def table(ablations, pipeline, tmp_path_factory):
         patch.setattr(
             sys,
             "argv",
-            ["ablations.py", f"--config={config}", f"--out={folder}", "--windows=2", *flags],
+            ["ablations.py", f"--config={config}", f"--out={folder}", *flags],
         )
         for _ in range(2):
             ablations.main()
