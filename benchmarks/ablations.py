@@ -5,13 +5,14 @@
 
 The variants stand in `benchmarks/ablations.yaml`. Each trains what it changes and borrows the rest
 from the finished run --parts. Rows are added to `OUT/table.md`; a variant that has one is skipped,
-and one that broke off goes on.
+and one that broke off goes on (its CPU time is then that of the rest).
 """
 
 import argparse
 import json
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -190,10 +191,10 @@ def table_row(variant: Variant, run: Path, report: Report, seconds: float) -> st
     if found := report.get("reconstruction"):
         mse, rebuilt = f"{found['mse']:.6f}", percent(found["ball_within_1px"])
     if found := report.get("rewards"):
-        kinds = {kind: some for kind, some in found["by_step"][20].items() if kind[0] in "+-"}
         told = ", ".join(
             f"{kind}: {percent(some['precision'])} / {percent(some['recall'])}"
-            for kind, some in kinds.items()
+            for kind, some in found["by_step"][20].items()
+            if kind[0] in "+-"
         )
     cost = f"{seconds:.0f}" if variant.stages else ""
     cells = [nats, ball, lost, paddle, mse, rebuilt, told, cost, commit()]
@@ -205,17 +206,22 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.0f}"
 
 
-def main() -> None:
-    """Train, measure, and add a row each."""
+def commit() -> str:
+    """Return the short hash of the checkout, marked where files differ from it, or "unknown"."""
+    command = "git describe --always --dirty --exclude=*".split()
+    told = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    return told.stdout.strip() or "unknown"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train, measure, and add a row each; take the command line where no arguments are given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, default=Path(__file__).with_suffix(".yaml"))
     parser.add_argument("--parts", type=Path, required=True, help="finished run to borrow from")
     parser.add_argument("--data", type=Path, required=True, help="recording to train on")
     parser.add_argument("--tuning", type=Path, required=True, help="recording to measure on")
     parser.add_argument("--out", type=Path, required=True, help="folder of the table and the runs")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    options = parser.parse_args(arguments)
 
     ablations = from_dict(Ablations, load_yaml(options.config))
     options.out.mkdir(parents=True, exist_ok=True)
@@ -235,20 +241,6 @@ def main() -> None:
         with table.open("a") as file:
             file.write(row)
         print(row, end="", flush=True)
-
-
-def commit() -> str:
-    """Return the short hash of the checkout, marked where files differ from it."""
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=7",
-    ]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -47,15 +47,9 @@ def table(ablations, pipeline, tmp_path_factory):
     paths = {"parts": pipeline.run, "data": pipeline.recording, "tuning": pipeline.recording}
     flags = [f"--{name}={path}" for name, path in paths.items()]
     tables = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            sys,
-            "argv",
-            ["ablations.py", f"--config={config}", f"--out={folder}", *flags],
-        )
-        for _ in range(2):
-            ablations.main()
-            tables.append((folder / "table.md").read_text().splitlines())
+    for _ in range(2):
+        ablations.main([f"--config={config}", f"--out={folder}", *flags])
+        tables.append((folder / "table.md").read_text().splitlines())
     return tables
 
 
