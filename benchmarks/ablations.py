@@ -3,9 +3,9 @@
     python benchmarks/ablations.py --parts runs/pong --data data/pong --tuning data/pong-tuning \
         --out runs/ablations
 
-The variants stand in `benchmarks/ablations.yaml`. Each trains what it changes and borrows the rest
-from the finished run --parts. Rows are added to `OUT/table.md`; a variant that has one is skipped,
-and one that broke off goes on (its CPU time is then that of the rest).
+The variants stand in `benchmarks/ablations.yaml`. Each takes the weights of the finished run
+--parts, and goes on training what it changes. Rows are added to `OUT/table.md`; a variant that has
+one is skipped, and one that broke off goes on (its CPU time is then that of the rest).
 """
 
 import argparse
@@ -22,8 +22,6 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from genie_gym.config import from_dict, load_yaml, override
-from genie_gym.data.hdf5 import COLUMNS, Recording
-from genie_gym.data.shards import ShardWriter
 from genie_gym.evaluation.config import EvaluationConfig
 from genie_gym.evaluation.estimates import Report
 from genie_gym.evaluation.heldout import draw_rollouts
@@ -38,9 +36,9 @@ from genie_gym.training.run import RunFolder, run_training
 
 CPU = torch.device("cpu")
 HEAD = (
-    "| variant | differs by | changed tokens, nats | ball after 1 / 10 / 20 | lost or doubled "
-    "| own paddle after 20 | rebuilt MSE | rebuilt ball | reward precision / recall "
-    "| training, CPU s | commit |\n" + 11 * "|---" + "|\n"
+    "| variant | differs by | changed tokens, nats | wrong tokens | ball | lost or doubled "
+    "| own paddle | rebuilt MSE | rebuilt ball | reward precision / recall "
+    "| training, CPU s | commit |\n" + 12 * "|---" + "|\n"
 )
 
 
@@ -53,16 +51,17 @@ class Variant:
     set: tuple[str, ...] = ()
     """Settings that differ from the base, as on the command line."""
     stages: tuple[Literal["tokenizer", "lam", "dynamics", "reward"], ...] = ("dynamics",)
-    """Stages that are trained; the others are borrowed."""
-    policies: tuple[str, ...] = ()
-    """Train on the episodes of these policies alone."""
+    """Stages that are trained on from the finished run's; the others stay as they are there."""
+    from_scratch: bool = False
+    """Whether the trained stages begin untrained instead."""
     reencode_every: int = 0
     """Steps after which a rollout's pictures are read in again; 0 is never."""
 
     def borrows(self, stage: str) -> bool:
-        """Return whether a stage is taken as it is; new tokens are of no use to one of old ones."""
-        reads_new_tokens = "tokenizer" in self.stages and stage in ("dynamics", "reward")
-        return stage not in self.stages and not reads_new_tokens
+        """Return whether a stage begins with, or keeps, the weights of the finished run."""
+        if stage in self.stages:
+            return not self.from_scratch
+        return "tokenizer" not in self.stages or stage == "lam"  # the others read its tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,35 +120,16 @@ class RereadingWorld(World):
 def train(variant: Variant, config: RunConfig, run: Path, parts: Path, data: Path) -> float:
     """Fill a run folder; return the CPU seconds that took, new tokens and validation included."""
     borrowed = [f"{stage}/weights.safetensors" for stage in STAGES if variant.borrows(stage)]
-    if "tokenizer" not in variant.stages and not variant.policies:
+    if "tokenizer" not in variant.stages:
         borrowed.append("tokens.safetensors")
     for name in borrowed:
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         if not (run / name).exists():
             (run / name).symlink_to((parts / name).resolve(strict=True))
     begin = time.process_time()
-    if variant.policies:
-        data = played_by(variant.policies, data, run / "recording")
     if variant.stages:
         run_training(config, data, run, stages=variant.stages, resume=True, device=CPU)
     return time.process_time() - begin
-
-
-def played_by(policies: tuple[str, ...], data: Path, out: Path) -> Path:
-    """Write the episodes that these policies played as a recording of one shard; return `out`."""
-    recording = Recording.open(data)
-    columns = {key: recording.load_column(key) for key in COLUMNS}
-    out.mkdir(parents=True, exist_ok=True)
-    with ShardWriter(out, 0, recording.attributes) as writer:
-        for episode in recording.episodes:
-            if (episode.policy or "").split("(")[0] not in policies:
-                continue
-            begin, end = episode.start, episode.start + episode.length
-            rows = {key: column[begin:end] for key, column in columns.items()}
-            rows["frames"] = recording.load_frames(begin, end)
-            writer.append_rows(episode.episode_id, rows, {"policy": episode.policy})
-        writer.close()
-    return out
 
 
 def load_world(config: RunConfig, run: Path, reencode_every: int) -> World:
@@ -178,11 +158,17 @@ def measure(variant: Variant, world: World, heldout: Heldout, config: Evaluation
 
 
 def table_row(variant: Variant, run: Path, report: Report, seconds: float) -> str:
-    """Return the Markdown row of a variant; what it cannot change is left empty."""
-    nats = ball = lost = paddle = mse = rebuilt = told = ""
+    """Return the Markdown row of a variant; what it cannot change is left empty.
+
+    Shares are in percent: tokens wrong after a real and after an imagined past (of the validation
+    clips), ball within 2 px after 1, 10 and 20 steps, own paddle after 20, rebuilt ball within 1.
+    """
+    nats = wrong = ball = lost = paddle = mse = rebuilt = told = ""
     if "dynamics" in variant.stages:
         *_, last = (run / "dynamics" / "metrics.jsonl").read_text().splitlines()
-        nats = f"{json.loads(last)['changed_cross_entropy']:.2f}"
+        figures = json.loads(last)
+        nats = f"{figures['changed_cross_entropy']:.2f}"
+        wrong = f"{100 * figures['forced_error']:.2f} / {100 * figures['free_error']:.2f}"
     if found := report.get("objects"):
         steps = [found["by_step"][step] for step in (1, 10, 20)]
         ball = " / ".join(percent(step["ball_within_2px"]) for step in steps)
@@ -197,7 +183,7 @@ def table_row(variant: Variant, run: Path, report: Report, seconds: float) -> st
             if kind[0] in "+-"
         )
     cost = f"{seconds:.0f}" if variant.stages else ""
-    cells = [nats, ball, lost, paddle, mse, rebuilt, told, cost, commit()]
+    cells = [nats, wrong, ball, lost, paddle, mse, rebuilt, told, cost, commit()]
     return "| " + " | ".join([variant.name, ", ".join(variant.set), *cells]) + " |\n"
 
 
