@@ -21,7 +21,7 @@ def grid_size(height: int, width: int, patch_size: int) -> tuple[int, int]:
     return math.ceil(height / patch_size), math.ceil(width / patch_size)
 
 
-def patchify(frames: Float[Tensor, "B T H W C"], patch_size: int) -> Float[Tensor, "B T S patch"]:
+def patchify(frames: Num[Tensor, "B T H W C"], patch_size: int) -> Num[Tensor, "B T S patch"]:
     """Cut every frame into square patches, row by row, padding bottom and right with zeros.
 
     Example:
@@ -39,8 +39,8 @@ def patchify(frames: Float[Tensor, "B T H W C"], patch_size: int) -> Float[Tenso
 
 
 def unpatchify(
-    patches: Float[Tensor, "B T S patch"], patch_size: int, height: int, width: int
-) -> Float[Tensor, "B T H W C"]:
+    patches: Num[Tensor, "B T S patch"], patch_size: int, height: int, width: int
+) -> Num[Tensor, "B T H W C"]:
     """Put patches back into frames of the stated size, cropping what `patchify` padded."""
     rows, columns = grid_size(height, width, patch_size)
     pattern = "B T (h w) (p q C) -> B T (h p) (w q) C"

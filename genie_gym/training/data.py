@@ -1,31 +1,21 @@
-"""What the stages learn from: a recording, split by episode, and its tokens."""
+"""What the stages learn from: a recording, split by episode, as frames or as tokens."""
 
 import hashlib
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Int
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
-from torch import Tensor
-from tqdm import tqdm
 
 from genie_gym.data.augment import Augmentation, AugmentConfig
-from genie_gym.data.batch import Batch, to_float
+from genie_gym.data.batch import Batch
 from genie_gym.data.hdf5 import Recording, Rows
 from genie_gym.data.windows import Clip, EpisodeWindows
 from genie_gym.errors import ConfigError, DataError
 from genie_gym.games import game_of
-from genie_gym.models.latent_action import LatentActionModel
 from genie_gym.models.stack import StackConfig
-from genie_gym.models.tokenizer import Tokenizer
-
-CHUNK = 64
-"""Frames a forward pass when a recording is tokenized; 512 take twice as long on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,98 +140,6 @@ class Windows:
         steps = starts[:, None] + np.arange(self.clip_length - 1)
         latent_actions = torch.from_numpy(self._tokens.latent_actions[steps])
         return Batch(tokens=frames.long(), latent_actions=latent_actions.long(), **between)
-
-
-def tokenize(
-    data: TrainingData, tokenizer: Tokenizer, lam: LatentActionModel, cache: Path
-) -> TokenRows:
-    """Return tokens and latent actions of all rows, from the cache file if it fits.
-
-    A cache belongs to one recording and one state of both models; any other is computed anew.
-    """
-    key = {"data": data.fingerprint, "models": _weights_hash(tokenizer, lam)}
-    if cache.is_file() and (cached := _read_cache(cache, key)):
-        return cached
-    tokens = _encode_episodes(data, tokenizer, tokenizer.encode, "tokens")
-    latents = _encode_episodes(data, lam, _infer_all(lam), "latent actions", min_window=2)
-    rows = TokenRows(tokens, _shift(latents, data.rows.episode_ids))
-    temporary = cache.with_name(f".{cache.name}.part")
-    arrays = {"tokens": rows.tokens, "latent_actions": rows.latent_actions}
-    save_file(arrays, temporary, metadata=key)
-    temporary.replace(cache)
-    return rows
-
-
-def _infer_all(lam: LatentActionModel) -> Callable[[Tensor], Tensor]:
-    """Return a function that gives frame t the latent action that led to it, frame 0 a -1."""
-
-    def infer(frames: Tensor) -> Tensor:
-        if frames.shape[1] < 2:
-            return torch.full(frames.shape[:2], -1)
-        return torch.nn.functional.pad(lam.infer(frames), (1, 0), value=-1)
-
-    return infer
-
-
-def _shift(
-    led_by: Int[np.ndarray, " rows"], episode_ids: Int[np.ndarray, " rows"]
-) -> Int[np.ndarray, " rows"]:
-    """Turn "the action that led to this row" into "the action taken on this row"."""
-    taken = np.full(len(led_by), -1, dtype=np.int32)
-    is_inside = episode_ids[1:] == episode_ids[:-1]
-    taken[:-1] = np.where(is_inside, led_by[1:], -1)
-    return taken
-
-
-@torch.inference_mode()
-def _encode_episodes(
-    data: TrainingData,
-    module: Tokenizer | LatentActionModel,
-    encode: Callable[[Tensor], Tensor],
-    what: str,
-    *,
-    min_window: int = 1,
-) -> Int[np.ndarray, "rows ..."]:
-    """Run an encoder over every episode in chunks, each with the frames before it as context."""
-    was_training = module.training
-    module.eval()
-    device = next(module.parameters()).device
-    config = module.config.encoder
-    context = max(config.temporal_window - 1, 0) * config.num_layers + min_window - 1
-    # One array from the start: small results kept between large temporaries would fragment memory.
-    results: Int[np.ndarray, "rows ..."] | None = None
-    with tqdm(total=len(data.rows.frames), unit="frame", desc=what) as bar:
-        for episode in data.recording.episodes:
-            for begin in range(episode.start, episode.start + episode.length, CHUNK):
-                end = min(begin + CHUNK, episode.start + episode.length)
-                first = max(begin - context, episode.start)
-                frames = torch.from_numpy(data.rows.frames[first:end]).to(device)
-                codes = encode(to_float(frames)[None])[0, begin - first :].cpu().numpy()
-                if results is None:
-                    results = np.empty((len(data.rows.frames), *codes.shape[1:]), np.int32)
-                results[begin:end] = codes
-                bar.update(end - begin)
-    module.train(was_training)
-    assert results is not None
-    return results
-
-
-def _weights_hash(*modules: torch.nn.Module) -> str:
-    digest = hashlib.sha256()
-    for module in modules:
-        for x in module.state_dict().values():
-            digest.update(x.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _read_cache(path: Path, key: dict[str, str]) -> TokenRows | None:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            if file.metadata() != key:
-                return None
-            return TokenRows(file.get_tensor("tokens"), file.get_tensor("latent_actions"))
-    except SafetensorError:
-        return None
 
 
 def _check_fits(recording: Recording, config: StackConfig, path: Path) -> None:

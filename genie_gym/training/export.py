@@ -14,8 +14,9 @@ from genie_gym.models.bundle import save_bundle
 from genie_gym.models.stack import GenieStack
 from genie_gym.models.world import Starts
 from genie_gym.training.config import RunConfig
-from genie_gym.training.data import TrainingData, Windows, tokenize
+from genie_gym.training.data import TrainingData, Windows
 from genie_gym.training.run import RunFolder
+from genie_gym.training.tokens import tokenize
 
 NEEDED_ATTRIBUTES = ("action_meanings", "fps", "policy", "seed", "sticky", "noop_max")
 NEEDED = ("tokenizer", "lam", "dynamics")

@@ -34,7 +34,7 @@ from genie_gym.models.tokenizer import Metrics
 from genie_gym.models.world import World
 from genie_gym.training.checkpoint import Checkpoints
 from genie_gym.training.config import RunConfig, StageConfig
-from genie_gym.training.data import TrainingData, Windows, tokenize
+from genie_gym.training.data import TrainingData, Windows
 from genie_gym.training.guards import warnings
 from genie_gym.training.loop import Stage, train
 from genie_gym.training.stages import (
@@ -44,6 +44,7 @@ from genie_gym.training.stages import (
     LatentActionStage,
     RewardStage,
 )
+from genie_gym.training.tokens import tokenize
 from genie_gym.training.warm_start import warm_start
 
 LOG_EVERY = 10

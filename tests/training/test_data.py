@@ -14,7 +14,8 @@ from genie_gym.errors import ConfigError, DataError
 from genie_gym.models.latent_action import LatentActionModel
 from genie_gym.models.stack import GenieStack
 from genie_gym.models.tokenizer import Tokenizer
-from genie_gym.training.data import CHUNK, TokenRows, TrainingData, Windows, tokenize
+from genie_gym.training.data import TokenRows, TrainingData, Windows
+from genie_gym.training.tokens import CHUNK, encode_patches, looks_at_patches_alone, tokenize
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +128,35 @@ def test_tokens_are_those_of_whole_episodes_although_they_are_made_in_chunks(
     # Rounding may tip a token that lies between two codes.
     assert (rows.tokens[part] == tokens).mean() > 0.999
     assert (rows.latent_actions[part][:-1] == latents).mean() > 0.999
+
+
+@pytest.mark.parametrize("patch_size", [8, 20])
+def test_patches_encoded_once_have_the_tokens_of_whole_frames(
+    data, config, patch_size, monkeypatch
+):
+    tokenizer = config.stack.tokenizer
+    alone = replace(tokenizer.encoder, is_spatial=False, temporal_window=0)
+    generator = torch.Generator().manual_seed(0)
+    module = Tokenizer(
+        replace(tokenizer, encoder=alone, patch_size=patch_size),
+        height=64,
+        width=64,
+        generator=generator,
+    )
+    assert looks_at_patches_alone(module)
+    monkeypatch.setattr("genie_gym.training.tokens.MANY", 100)
+    tokens = encode_patches(data, module)
+    assert module.training  # as it was; yet the codes did not move
+    module.eval()
+    frames = to_float(torch.from_numpy(np.asarray(data.rows.frames)))[:, None]
+    with torch.inference_mode():
+        expected = torch.cat([module.encode(part)[:, 0] for part in frames.split(CHUNK)])
+    # Rounding may tip a token that lies between two codes.
+    assert (tokens == expected.numpy()).mean() > 0.999
+
+
+def test_patches_that_see_others_are_not_encoded_alone(stack):
+    assert not looks_at_patches_alone(stack.tokenizer)
 
 
 def test_the_last_row_of_every_episode_has_no_latent_action(data, token_rows):

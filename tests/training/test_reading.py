@@ -13,9 +13,10 @@ from genie_gym.data.stored_frames import StoredFrames
 from genie_gym.errors import ConfigError, DataError
 from genie_gym.models.stack import GenieStack
 from genie_gym.training.config import StageConfig
-from genie_gym.training.data import TrainingData, Windows, tokenize
+from genie_gym.training.data import TrainingData, Windows
 from genie_gym.training.run import run_training
 from genie_gym.training.stages import ClipStage
+from genie_gym.training.tokens import tokenize
 
 LENGTH = 4
 FIELDS = ("frames", "actions", "rewards", "terminations")
