@@ -1,8 +1,9 @@
 """Ball and paddles of imagined games beside the real game's: what pixel averages hide.
 
 A serve cannot be known from the frames, so ball figures count windows that show the ball in at
-least 2 of the last 4 context frames, until the real ball is gone for two frames in a row. Paddle
-figures count all windows.
+least 2 of the last 4 context frames, up to the next point of the real game; where no point ends a
+rally, as in Breakout, or points were not recorded, until the real ball is gone for two frames in a
+row. Paddle figures count all windows.
 
 Pong's pause, measured on 60,000 steps of held-out play (frame skip 4): after each of 506 points the
 ball is gone for 15 or 16 frames, of which the first is the point's or the one after it. Outside of
@@ -60,8 +61,11 @@ def shows_ball(context: UInt8[np.ndarray, "N context H W C"], game: str) -> Bool
 
 
 def in_play(rollouts: Rollouts, game: str) -> Bool[np.ndarray, "N T"]:
-    """Return which steps count: the context shows the ball, and the real game still has it."""
-    is_before = before_loss(_ball_seen(rollouts.real, game))
+    """Return which steps count: the context shows the ball, and the rally goes on."""
+    if game == "Pong" and rollouts.rewards is not None:
+        is_before = np.cumsum(rollouts.rewards != 0, axis=1) == 0
+    else:
+        is_before = before_loss(_ball_seen(rollouts.real, game))
     return np.asarray(shows_ball(rollouts.context, game)[:, None] & is_before)
 
 

@@ -80,9 +80,21 @@ def test_a_lost_ball_and_a_doubled_one_are_both_wrong(world, steady, draw):
     assert report["lost_or_doubled_per_100"] == 50
 
 
-def test_once_the_real_ball_is_lost_only_the_paddles_are_judged(world, steady, draw):
+def test_after_a_point_the_ball_is_no_longer_judged_but_the_paddles_are(world, steady, draw):
+    gone = draw(**PADDLES)
+    some = change(steady, rewards={(0, 1): -1}, imagined={(0, 1): gone})
+    report = objects(world, [some], "none")
+    assert report["by_step"][1]["scored"] == 2
+    last = report["by_step"][2]
+    assert (last["scored"], last["ball_lost"]) == (1, 0)
+    assert last["own_paddle_within_2px"] == 1
+    assert (report["lost_or_doubled_per_100"], report["frames_in_play"]) == (0, 3)
+
+
+def test_without_recorded_points_the_ball_is_judged_until_the_real_one_is_lost(world, steady, draw):
     gone = draw(**PADDLES)
     some = change(steady, real={(0, 0): gone, (0, 1): gone}, imagined={(0, 0): gone})
+    some = replace(some, rewards=None)
     report = objects(world, [some], "none")
     for step in (1, 2):
         figures = report["by_step"][step]

@@ -187,6 +187,7 @@ def test_a_cache_of_other_models_is_made_anew(other_data, stack, config, tmp_pat
     models = {"tokenizer": stack.tokenizer, "lam": stack.lam}
     kind = {"tokenizer": Tokenizer, "lam": LatentActionModel}[part]
     size = {"height": 64, "width": 64, "generator": torch.Generator()}
+    size |= {"num_actions": 6} if part == "lam" else {}
     models[part] = kind(getattr(config.stack, part), **size)
     again = tokenize(other_data, models["tokenizer"], models["lam"], cache)
     assert not (again.tokens == 99).all()
