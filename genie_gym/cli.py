@@ -180,6 +180,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="run folder")
     parser.add_argument("--stage", choices=STAGE_NAMES, help="train this part alone")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoints")
+    parser.add_argument("--init-from", metavar="WORLD", help="begin with the parts of this world")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
     parser.add_argument("--seed", type=seed_number, help="overrides seed")
     for flag in STAGE_FLAGS:
@@ -193,7 +194,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 def train(options: argparse.Namespace) -> None:
     """Train all stages, or one."""
     from genie_gym.config import from_dict, load_yaml, override
-    from genie_gym.models.bundle import choose_device
+    from genie_gym.models.bundle import choose_device, load_world
     from genie_gym.training.config import RunConfig
     from genie_gym.training.run import run_training
 
@@ -211,6 +212,7 @@ def train(options: argparse.Namespace) -> None:
         options.out,
         stages=stages,
         resume=options.resume,
+        init_from=load_world(options.init_from) if options.init_from else None,
         device=choose_device(options.device),
     )
     print(f"finished stages in {run.path}: {', '.join(run.finished_stages())}")

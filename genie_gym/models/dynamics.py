@@ -264,7 +264,9 @@ class Dynamics(nn.Module):
         if num_clips == 0:
             return past, hidden
         arguments = (x[:num_clips] for x in (past, targets, torch.ones_like(hidden), actions))
-        probs, guesses = self.two_stream_logits(*arguments).float().softmax(-1).max(-1)
+        logits = self.two_stream_logits(*arguments)
+        largest, guesses = logits.max(-1)
+        probs = (largest.float() - logits.logsumexp(-1).float()).exp()
         # Autocast may keep the weights it cast here, which have no gradient.
         torch.clear_autocast_cache()
 

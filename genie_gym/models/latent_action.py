@@ -10,14 +10,22 @@ from torch import Tensor, nn
 
 from genie_gym.data.batch import Batch, to_float
 from genie_gym.errors import ConfigError
+from genie_gym.models.code_terms import (
+    labelled_cross_entropy,
+    shifted_view,
+    uneven_use,
+    unsteadiness,
+)
 from genie_gym.models.tokenizer import Metrics, change_weights, sharpness
 from genie_gym.nn.patches import grid_size, patchify, unpatchify
 from genie_gym.nn.quantizer import Quantized, QuantizerConfig, VectorQuantizer
 from genie_gym.nn.transformer import SpatialPositions, STTransformer, TransformerConfig
 
 MOMENT_GAIN = 4.0
-"""Brings the move of a paddle or a ball over a few pixels to about 1."""
+"""Brings the move of a paddle over a few pixels to about 1."""
 NUM_MOMENTS = 12
+NUDGE = 0.1
+"""Most that the encoder adds to an entry of a code's vector: it may split a motion, not drop it."""
 EDGE = 1 / 1020
 """Pixels are kept this far from 0 and 1 before the logit: a quarter of a grey level."""
 
@@ -31,7 +39,7 @@ class LatentActionConfig:
     encoder: TransformerConfig = field(default_factory=TransformerConfig)
     """Pairs of neighbouring frames to one vector a transition; its window counts pairs."""
     decoder: TransformerConfig = field(
-        default_factory=lambda: TransformerConfig(num_layers=2, temporal_window=1)
+        default_factory=lambda: TransformerConfig(num_layers=2, temporal_window=4)
     )
     """Short history and code to the next frame; its window is kept at 4 or less."""
     quantizer: QuantizerConfig = field(
@@ -40,6 +48,16 @@ class LatentActionConfig:
     """The codes; 8 in the paper."""
     change_weight: float = 10.0
     """Extra weight of pixels that differ from a neighbouring frame."""
+    entropy_weight: float = 0.0
+    """Pull towards even use of the codes."""
+    consistency_weight: float = 0.0
+    """Pull of a transition and its view shifted by a few pixels towards one vector."""
+    smoothness_weight: float = 0.0
+    """Pull of neighbouring transitions towards one vector."""
+    supervision_weight: float = 0.0
+    """Weight of telling the real action from the code's vector, where it is known."""
+    num_labels: int = 0
+    """Transitions whose real action is known to the supervision."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -54,33 +72,54 @@ class LatentActionConfig:
                 f"lam.quantizer.code_dim must be at least {NUM_MOMENTS} (the moments of a change), "
                 f"got {self.quantizer.code_dim}"
             )
+        weights = ("entropy_weight", "consistency_weight", "smoothness_weight")
+        for name in (*weights, "supervision_weight", "change_weight", "num_labels"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"lam.{name} must be 0 or more, got {getattr(self, name)}")
+        if (self.supervision_weight > 0) != (self.num_labels > 0):
+            raise ConfigError(
+                "lam.supervision_weight and lam.num_labels must both be 0 or both be more, got "
+                f"{self.supervision_weight} and {self.num_labels}"
+            )
 
 
 def motion_moments(frames: Float[Tensor, "B T H W C"]) -> Float[Tensor, "B T-1 moments"]:
     """Return how far each colour's light moved, down and right, in the left and right half.
 
-    For a thing that moves without changing, the first moment of the difference is its brightness
-    times its path, wherever it is. Squashed to (-1, 1), so that a sudden scene does not outweigh
-    all movement.
+    Down is summed over columns, right over rows: in each, the first moment of the difference about
+    the place where it changed. A thing that moves along the line gives its brightness times its
+    path, wherever it is; one that appears, blinks out or crosses the line gives nothing. Paths are
+    in halves of the frame's height and in quarters of its width. Squashed to (-1, 1), so that a
+    sudden scene does not outweigh all movement.
     """
     frames = frames.float()
     change = frames[:, 1:] - frames[:, :-1]
-    height, width = change.shape[2:4]
-    down = torch.linspace(-1, 1, height, device=frames.device)
-    right = torch.linspace(-1, 1, width, device=frames.device)
-    half = torch.stack([right < 0, right >= 0]).to(frames.dtype)
-    moved_down = torch.einsum("bthwc,h,sw->btsc", change, down, half)
-    moved_right = torch.einsum("bthwc,w,sw->btsc", change, right, half)
-    moments = torch.stack([moved_down, moved_right], dim=2)
-    return torch.tanh(MOMENT_GAIN * rearrange(moments, "B T way half C -> B T (way half C)"))
+    change = F.pad(change, (0, 0, 0, change.shape[3] % 2))  # two halves of one width
+    with torch.autocast(frames.device.type, enabled=False):
+        down = _moments_in_columns(change)
+        turned = rearrange(change, "B T H (half W) C -> (half B) T W H C", half=2)
+        right = _moments_in_columns(turned)
+    down = reduce(down, "B T (half W) C -> B T half C", "sum", half=2)
+    right = reduce(right, "(half B) T H C -> B T half C", "sum", half=2)
+    return torch.tanh(rearrange([down, right], "way B T half C -> B T (way half C)"))
+
+
+def _moments_in_columns(change: Float[Tensor, "B T H W C"]) -> Float[Tensor, "B T W C"]:
+    """Return each column's first moment down, from -1 to 1, about the middle of its change."""
+    down = torch.linspace(-1, 1, change.shape[2], device=change.device)
+    size = change.abs().sum(-1)
+    middle = torch.einsum("bthw,h->btw", size, down) / size.sum(2).clamp(min=1e-6)
+    moment = torch.einsum("bthwc,h->btwc", change, down)
+    return moment - middle[..., None] * change.sum(2)
 
 
 class LatentActionModel(nn.Module):
     """VQ-VAE over transitions: one code each, and a decoder that cannot do without it.
 
-    The decoder starts from the last frame and learns what to change, so the code is all that
-    tells it how things move on. The vector behind a code is the moments of the change plus what
-    the encoder adds: a code means a motion from the start, so the decoder learns to heed it.
+    The decoder starts from the last frame and learns what to change. A short history tells it what
+    the past foretells, so that codes are left for the rest. The vector behind a code is the
+    moments of the change plus a little that the encoder adds: a code means a motion from the start,
+    so the decoder learns to heed it, and goes on to mean it.
 
     Source:
         Bruce et al. 2024, "Genie", section 2.1 and appendix C.1. Starting from the last frame,
@@ -88,9 +127,15 @@ class LatentActionModel(nn.Module):
     """
 
     def __init__(
-        self, config: LatentActionConfig, *, height: int, width: int, generator: torch.Generator
+        self,
+        config: LatentActionConfig,
+        *,
+        height: int,
+        width: int,
+        num_actions: int,
+        generator: torch.Generator,
     ) -> None:
-        """Build it for frames of one size."""
+        """Build it for frames of one size, and for telling so many real actions if supervised."""
         super().__init__()
         self.config = config
         self.generator = generator
@@ -113,6 +158,7 @@ class LatentActionModel(nn.Module):
         # Small, so that training begins near a copy; not zero, which would block the code's path.
         nn.init.normal_(self.to_patch.weight, std=0.1 / decoder.dim**0.5)
         nn.init.zeros_(self.to_patch.bias)
+        self.to_action = nn.Linear(code_dim, num_actions) if config.supervision_weight else None
 
     def forward(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
         """Return the loss on a batch of frames; in evaluation mode also code gain and sharpness.
@@ -122,11 +168,13 @@ class LatentActionModel(nn.Module):
         """
         assert batch.frames is not None
         frames = to_float(batch.frames)
-        quantized = self._quantize(frames)
+        vectors = self._to_vectors(frames)
+        quantized = self.quantizer(vectors)
         target, weights = frames[:, 1:], change_weights(frames, self.config.change_weight)[:, 1:]
         logits = self._predict_logits(frames[:, :-1], quantized.vectors)
         bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
         loss = (weights * bce).mean() + quantized.loss
+        loss = loss + self._code_terms(batch, frames, vectors, quantized)
 
         predicted = logits.sigmoid()
         mse = (predicted - target).square().mean().item()
@@ -154,7 +202,8 @@ class LatentActionModel(nn.Module):
         """
         if frames.shape[1] < 2:
             raise ValueError(f"a transition needs two frames, got {frames.shape[1]}")
-        return self._quantize(frames).codes
+        quantized: Quantized = self.quantizer(self._to_vectors(frames))
+        return quantized.codes
 
     def predict(
         self, frames: Float[Tensor, "B T H W C"], actions: Int[Tensor, "B T"]
@@ -162,15 +211,36 @@ class LatentActionModel(nn.Module):
         """Return the frame that follows each frame under a latent action, in [0, 1]."""
         return self._predict_logits(frames, self.quantizer.embed(actions)).sigmoid()
 
-    def _quantize(self, frames: Float[Tensor, "B T H W C"]) -> Quantized:
+    def _to_vectors(self, frames: Float[Tensor, "B T H W C"]) -> Float[Tensor, "B T-1 code_dim"]:
         pairs = torch.cat([frames[:, :-1], frames[:, 1:]], dim=-1)
         patches = patchify(pairs, self.config.patch_size)
         features = self.encoder(self.embed_encoder(patches) + self.encoder_positions())
-        moments = motion_moments(frames)
-        vectors = self.to_code(features.flatten(2)).float()
-        vectors = vectors + F.pad(moments, (0, vectors.shape[-1] - moments.shape[-1]))
-        quantized: Quantized = self.quantizer(vectors)
-        return quantized
+        moments = MOMENT_GAIN * motion_moments(frames)
+        vectors = NUDGE * self.to_code(features.flatten(2)).float().tanh()
+        return vectors + F.pad(moments, (0, vectors.shape[-1] - moments.shape[-1]))
+
+    def _code_terms(
+        self,
+        batch: Batch,
+        frames: Float[Tensor, "B T H W C"],
+        vectors: Float[Tensor, "B T-1 code_dim"],
+        quantized: Quantized,
+    ) -> Float[Tensor, ""]:
+        """Return the weighted sum of the terms that are switched on."""
+        config, loss = self.config, vectors.new_zeros(())
+        if config.entropy_weight:
+            loss = loss + config.entropy_weight * uneven_use(vectors, self.quantizer.codebook)
+        if config.consistency_weight:
+            view = self._to_vectors(shifted_view(frames, self.generator))
+            loss = loss + config.consistency_weight * F.mse_loss(view, vectors)
+        if config.smoothness_weight:
+            loss = loss + config.smoothness_weight * unsteadiness(vectors)
+        if self.to_action is not None:
+            assert batch.actions is not None
+            logits = self.to_action(quantized.vectors)
+            told = labelled_cross_entropy(logits.float(), batch.actions)
+            loss = loss + config.supervision_weight * told
+        return loss
 
     def _predict_logits(
         self, frames: Float[Tensor, "B T H W C"], vectors: Float[Tensor, "B T code_dim"]

@@ -12,6 +12,7 @@ from genie_gym.data.batch import Batch
 from genie_gym.errors import ConfigError
 from genie_gym.models.tokenizer import Metrics
 from genie_gym.nn.attention import TemporalCache
+from genie_gym.nn.patches import TokenGrid
 from genie_gym.nn.quantizer import whiten
 from genie_gym.nn.transformer import SpatialPositions, STTransformer, TransformerConfig
 
@@ -24,6 +25,8 @@ class RewardConfig:
         default_factory=lambda: TransformerConfig(num_layers=2, dim=64, temporal_window=4)
     )
     """The network; its temporal window is the memory of the heads."""
+    group_size: int = 1
+    """Side of the square of tokens that share one position of the network, as in the dynamics."""
     reward_classes: tuple[float, ...] = (-1.0, 0.0, 1.0)
     """Rewards a step can earn; training rewards go to the nearest class."""
     action_dropout: float = 0.1
@@ -35,6 +38,8 @@ class RewardConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        if self.group_size < 1:
+            raise ConfigError(f"reward.group_size must be at least 1, got {self.group_size}")
         if len(self.reward_classes) < 2 or list(self.reward_classes) != sorted(self.reward_classes):
             raise ConfigError(
                 "reward.reward_classes must be two or more rising numbers, got "
@@ -81,7 +86,7 @@ class RewardModel(nn.Module):
         self.config = config
         self.generator = generator
         dim = config.transformer.dim
-        self.num_tokens = rows * columns
+        self.grid = TokenGrid(rows, columns, config.group_size)
         num_classes = len(config.reward_classes)
         self.register_buffer("classes", torch.tensor(config.reward_classes))
         self.register_buffer("reward_correction", torch.zeros(num_classes))
@@ -90,11 +95,13 @@ class RewardModel(nn.Module):
         self.set_codebook(codebook)
         self.embed_code = nn.Linear(codebook.shape[1], dim)
         self.code_offset = nn.Parameter(torch.randn(len(codebook), dim) * 0.02)
+        self.embed_change = nn.Linear(dim, dim, bias=False)
         self.embed_action = nn.Embedding(1 + num_actions, dim)
-        self.positions = SpatialPositions(rows, columns, dim)
+        self.join_group = nn.Linear(config.group_size**2 * dim, dim)
+        self.positions = SpatialPositions(self.grid.group_rows, self.grid.group_columns, dim)
         self.transformer = STTransformer(config.transformer)
-        self.to_reward = nn.Linear(dim * self.num_tokens, num_classes)
-        self.to_end = nn.Linear(dim * self.num_tokens, 2)
+        self.to_reward = nn.Linear(dim * self.grid.num_groups, num_classes)
+        self.to_end = nn.Linear(dim * self.grid.num_groups, 2)
 
     def forward(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
         """Return the loss on clips of tokens, and the recall of every class that occurs in them."""
@@ -141,11 +148,12 @@ class RewardModel(nn.Module):
 
     def empty_cache(self, batch_size: int) -> TemporalCache:
         """Return a cache that holds no frame."""
-        return self.transformer.empty_cache(batch_size, self.num_tokens)
+        return self.transformer.empty_cache(batch_size, self.grid.num_groups)
 
     def step(
         self,
         tokens: Int[Tensor, "B S"],
+        last: Int[Tensor, "B S"],
         actions: Int[Tensor, " B"],
         cache: TemporalCache,
         table: Float[Tensor, "codes D"],
@@ -154,11 +162,12 @@ class RewardModel(nn.Module):
 
         Args:
             tokens: the new frame.
+            last: the frame before; a first frame stands for it itself.
             actions: the real action that led to it; -1 where there is none.
             cache: the frames before.
             table: what `code_embeddings` gives, computed once for many steps.
         """
-        embedded = self._embed(tokens[:, None], actions[:, None], table)
+        embedded = self._embed(tokens[:, None], last[:, None], actions[:, None], table)
         features, cache = self.transformer.step(embedded, cache)
         features = features.flatten(1)
         reward_logits = self.to_reward(features) + self.reward_correction
@@ -176,9 +185,9 @@ class RewardModel(nn.Module):
         self, tokens: Int[Tensor, "B T S"], actions: Int[Tensor, "B T-1"]
     ) -> tuple[Float[Tensor, "B T-1 classes"], Float[Tensor, "B T-1 two"]]:
         led_by = F.pad(actions, (1, 0), value=-1)
-        features = self.transformer(self._embed(tokens, led_by, self.code_embeddings()))[
-            :, 1:
-        ].flatten(2)
+        last = torch.cat([tokens[:, :1], tokens[:, :-1]], dim=1)
+        embedded = self._embed(tokens, last, led_by, self.code_embeddings())
+        features = self.transformer(embedded)[:, 1:].flatten(2)
         return self.to_reward(features).float(), self.to_end(features).float()
 
     def code_embeddings(self) -> Float[Tensor, "codes D"]:
@@ -189,11 +198,16 @@ class RewardModel(nn.Module):
     def _embed(
         self,
         tokens: Int[Tensor, "B T S"],
+        last: Int[Tensor, "B T S"],
         actions: Int[Tensor, "B T"],
         table: Float[Tensor, "codes D"],
-    ) -> Float[Tensor, "B T S D"]:
+    ) -> Float[Tensor, "B T groups D"]:
+        embedded = F.embedding(tokens, table)
+        # A score that counts up is a change of tokens that hardly ever change.
+        change = self.embed_change(embedded - F.embedding(last, table))
         action: Tensor = self.embed_action(actions + 1)[:, :, None]
-        out: Tensor = F.embedding(tokens, table) + self.positions() + action
+        joined = self.join_group(self.grid.join(embedded + change))
+        out: Tensor = joined + self.positions() + action
         return out
 
 

@@ -53,7 +53,9 @@ class GenieStack(nn.Module):
         self.config = config
         frame_size = {"height": config.height, "width": config.width}
         self.tokenizer = Tokenizer(config.tokenizer, **frame_size, generator=generator)
-        self.lam = LatentActionModel(config.lam, **frame_size, generator=generator)
+        self.lam = LatentActionModel(
+            config.lam, **frame_size, num_actions=config.num_actions, generator=generator
+        )
 
         rows, columns = grid_size(config.height, config.width, config.tokenizer.patch_size)
         self.dynamics = Dynamics(

@@ -245,7 +245,7 @@ class World:
             generator=generator,
         )
         prediction, reward = self.stack.reward.step(
-            tokens, real_actions, state.reward, self._reward_table
+            tokens, state.tokens, real_actions, state.reward, self._reward_table
         )
         next_state = WorldState(
             tokens=tokens,
@@ -305,8 +305,9 @@ class World:
                 dynamics = self.sampler.append(tokens[:, t - 1], rows[:, t - 1], dynamics)
                 decoder = self._remember_decoded(tokens[:, t - 1], decoder)
             if "reward" in self.parts:
+                last = tokens[:, max(t - 1, 0)]
                 _, reward = self.stack.reward.step(
-                    tokens[:, t], real_actions[:, t], reward, self._reward_table
+                    tokens[:, t], last, real_actions[:, t], reward, self._reward_table
                 )
         return WorldState(tokens[:, -1].clone(), rows[:, -1].clone(), dynamics, reward, decoder)
 

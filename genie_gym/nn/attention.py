@@ -110,8 +110,8 @@ class ScaledDotProduct(nn.Module):
                 attended = F.scaled_dot_product_attention(
                     query.to(dtype), key.to(dtype), value.to(dtype), attn_mask=mask
                 )
-            return attended.to(query.dtype)
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+            return attended.to(value.dtype)
+        return F.scaled_dot_product_attention(query.to(value), key.to(value), value, attn_mask=mask)
 
 
 class Attention(nn.Module):
@@ -136,7 +136,7 @@ class Attention(nn.Module):
         """Return queries beside keys, normalised, and values."""
         projected = self.project_in(x).unflatten(-1, (3 * self.num_heads, -1))
         both, values = projected.tensor_split([2 * self.num_heads], dim=-2)
-        return self.norm(both).to(values), values
+        return self.norm(both), values
 
     def gather(
         self,

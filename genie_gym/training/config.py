@@ -125,6 +125,11 @@ class RunConfig:
         for name in ("num_starts", "start_length"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.stack.lam.num_labels and self.training.lam.augment.max_stride > 1:
+            raise ConfigError(
+                "training.lam.augment.max_stride must stay 1 where stack.lam.num_labels is above "
+                f"0 (a label is the action of one step), got {self.training.lam.augment.max_stride}"
+            )
         for stage in (self.training.tokenizer, self.training.lam):
             for flip in stage.augment.flips:
                 swapped_words(self.stack.game, flip)

@@ -31,12 +31,19 @@ from genie_gym.config import from_dict, load_yaml, to_dict
 from genie_gym.errors import DataError
 from genie_gym.models.stack import STAGES, GenieStack
 from genie_gym.models.tokenizer import Metrics
+from genie_gym.models.world import World
 from genie_gym.training.checkpoint import Checkpoints
 from genie_gym.training.config import RunConfig, StageConfig
 from genie_gym.training.data import TrainingData, Windows, tokenize
 from genie_gym.training.guards import warnings
 from genie_gym.training.loop import Stage, train
-from genie_gym.training.stages import ClipStage, DynamicsStage, RewardStage
+from genie_gym.training.stages import (
+    ClipStage,
+    DynamicsStage,
+    LatentActionStage,
+    RewardStage,
+)
+from genie_gym.training.warm_start import warm_start
 
 LOG_EVERY = 10
 
@@ -178,11 +185,22 @@ def run_training(
     *,
     stages: Sequence[str] = STAGES,
     resume: bool = False,
+    init_from: World | None = None,
     device: torch.device,
 ) -> RunFolder:
     """Train stages one after the other; return the run folder with their weights.
 
+    Args:
+        config: what to train.
+        data_path: recording to learn from.
+        out: the run folder.
+        stages: parts to train.
+        resume: whether to go on from the newest checkpoints of a run.
+        init_from: world whose parts the stages begin with, those that have not begun yet.
+        device: where to train.
+
     Raises:
+        ConfigError: `init_from` has no such part, or one of another shape.
         DataError: the recording or the run folder does not fit, or an earlier stage is missing.
         DivergedError: a loss is not finite.
     """
@@ -201,7 +219,10 @@ def run_training(
     run.load(stack)
     for name in stages:
         stage_config: StageConfig = getattr(config.training, name)
+        has_begun = (run.path / name).exists()
         stage = _make_stage(name, stack, data, run, stage_config, config.seed)
+        if init_from is not None and not has_begun:
+            warm_start(stack, init_from, name)
         checkpoints = Checkpoints(run.path / name / "checkpoints")
         with (
             tqdm(total=stage_config.max_steps, unit="step", desc=name) as bar,
@@ -237,6 +258,8 @@ def _make_stage(
     module: nn.Module = getattr(stack, name)
     if name in ("tokenizer", "lam"):
         windows = Windows(data, config.clip_length, augment=config.augment)
+        if name == "lam":
+            return LatentActionStage(stack.lam, windows, config, seed=seed)
         return ClipStage(name, module, windows, config, seed=seed)
     needed = STAGES[: STAGES.index(name)]
     if missing := [stage for stage in needed if stage not in run.finished_stages()]:

@@ -66,7 +66,7 @@ def end_bias(reward_model, end_rate):
     reward_model.to_end.bias.zero_()
     tokens, actions = torch.randint(64, (512, 16)), torch.randint(6, (512,))
     cache, table = reward_model.empty_cache(512), reward_model.code_embeddings()
-    prediction, _ = reward_model.step(tokens, actions, cache, table)
+    prediction, _ = reward_model.step(tokens, tokens, actions, cache, table)
     return torch.stack(
         [prediction.terminated_prob.logit().quantile(1 - end_rate), torch.tensor(0.0)]
     )

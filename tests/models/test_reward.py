@@ -35,7 +35,8 @@ def test_stepping_with_the_cache_equals_whole_clips(untrained_world):
     led_by = torch.nn.functional.pad(batch.actions, (1, 0), value=-1)
     cache, table = reward.empty_cache(8), reward.code_embeddings()
     for t in range(7):
-        prediction, cache = reward.step(batch.tokens[:, t], led_by[:, t], cache, table)
+        last = batch.tokens[:, max(t - 1, 0)]
+        prediction, cache = reward.step(batch.tokens[:, t], last, led_by[:, t], cache, table)
         if t > 0:
             expected = reward_logits[:, t - 1].softmax(-1)
             assert (prediction.reward_probs - expected).abs().max() < 1e-5
@@ -59,7 +60,8 @@ def test_the_correction_turns_balanced_odds_into_those_of_the_recording(build_un
     reward.to_end.bias.copy_(shown_ends.log())
     reward.correct_for(trained=(shown, shown_ends), recorded=(real, real_ends))
     tokens, actions = torch.zeros(2, 12, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
-    prediction, _ = reward.step(tokens, actions, reward.empty_cache(2), reward.code_embeddings())
+    table = reward.code_embeddings()
+    prediction, _ = reward.step(tokens, tokens, actions, reward.empty_cache(2), table)
     assert torch.allclose(prediction.reward_probs, real.expand(2, 3), atol=1e-6)
     assert torch.allclose(prediction.terminated_prob, torch.tensor([0.001, 0.001]), atol=1e-6)
 
@@ -70,7 +72,8 @@ def test_a_class_that_never_occurs_stays_improbable_and_finite(build_untrained_w
     even = (torch.tensor([0.25, 0.5, 0.25]), torch.tensor([0.5, 0.5]))
     reward.correct_for(trained=even, recorded=shares)
     tokens, actions = torch.zeros(1, 12, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
-    prediction, _ = reward.step(tokens, actions, reward.empty_cache(1), reward.code_embeddings())
+    table = reward.code_embeddings()
+    prediction, _ = reward.step(tokens, tokens, actions, reward.empty_cache(1), table)
     assert torch.isfinite(prediction.reward_probs).all()
     assert prediction.reward_probs[0, [0, 2]].max() < 1e-3
     assert prediction.terminated_prob[0] < 1e-3

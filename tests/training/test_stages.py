@@ -4,12 +4,20 @@ import numpy as np
 import pytest
 import torch
 
+from genie_gym.errors import ConfigError
+from genie_gym.models.latent_action import LatentActionModel
 from genie_gym.models.reward import RewardConfig, RewardModel, class_shares
 from genie_gym.models.stack import GenieStack
 from genie_gym.nn.transformer import TransformerConfig
-from genie_gym.training.config import StageConfig
+from genie_gym.training.config import RunConfig, StageConfig
 from genie_gym.training.data import TokenRows, Windows
-from genie_gym.training.stages import ClipStage, DynamicsStage, RewardStage, imagine_some
+from genie_gym.training.stages import (
+    ClipStage,
+    DynamicsStage,
+    LatentActionStage,
+    RewardStage,
+    imagine_some,
+)
 
 CLIP_LENGTH, BATCH_SIZE = 4, 12
 
@@ -132,7 +140,8 @@ def predict(model, reward_probs, end_prob):
     model.to_reward.bias.copy_(torch.tensor(reward_probs).log())
     model.to_end.bias.copy_(torch.tensor([1 - end_prob, end_prob]).log())
     tokens, actions = torch.zeros(1, 2, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
-    return model.step(tokens, actions, model.empty_cache(1), model.code_embeddings())[0]
+    cache, table = model.empty_cache(1), model.code_embeddings()
+    return model.step(tokens, tokens, actions, cache, table)[0]
 
 
 def test_a_model_that_knows_nothing_but_the_shown_shares_expects_the_recorded_reward():
@@ -183,3 +192,31 @@ def test_every_second_clip_is_imagined_and_keeps_its_first_frame(stack, token_wi
     assert not is_changed[1::2].any() and not is_changed[:, 0].any()
     assert is_changed[::2, 1:].any()
     assert torch.equal(real.actions, imagined.actions)
+
+
+def latent_action_stage(config, data, num_labels):
+    weight = float(num_labels > 0)
+    lam = replace(config.stack.lam, supervision_weight=weight, num_labels=num_labels)
+    generator = torch.Generator().manual_seed(0)
+    module = LatentActionModel(lam, height=64, width=64, num_actions=6, generator=generator)
+    settings = StageConfig(batch_size=BATCH_SIZE, clip_length=CLIP_LENGTH)
+    return LatentActionStage(module, Windows(data, CLIP_LENGTH), settings, seed=0)
+
+
+def test_no_more_transitions_than_asked_for_tell_their_action(config, data):
+    for step in range(5):
+        assert (latent_action_stage(config, data, 0).batch_at(step).actions == -1).all()
+    stage = latent_action_stage(config, data, 3)
+    told = [stage.batch_at(step).actions >= 0 for step in range(20)]
+    # A quarter of the clips are laid around a labelled transition.
+    assert all(is_told[: BATCH_SIZE // 4].any(1).all() for is_told in told)
+    assert len(stage.labelled) == 3 and not data.is_validation[stage.labelled].any()
+    assert (stage.validation_batch(0).actions >= 0).all()
+
+
+def test_labels_and_skipped_frames_exclude_each_other(config):
+    lam = replace(config.stack.lam, supervision_weight=1.0, num_labels=10)
+    augment = replace(config.training.lam.augment, max_stride=2)
+    training = replace(config.training, lam=replace(config.training.lam, augment=augment))
+    with pytest.raises(ConfigError, match=r"max_stride must stay 1 where stack\.lam\.num_labels"):
+        RunConfig(stack=replace(config.stack, lam=lam), training=training)
