@@ -64,9 +64,7 @@ def attention_maps(world: World, state: WorldState, actions: Int[Tensor, "1"]) -
     count = dynamics.grid.num_groups
     num_seen = min(int(cache.num_frames[0]) + 1, dynamics.config.transformer.temporal_window)
     spatial = [weights[0].mean(0)[-count:, -count:].cpu().numpy() for weights in seen["spatial"]]
-    temporal = [
-        weights.mean(1)[-count:, 0, -num_seen:].cpu().numpy() for weights in seen["temporal"]
-    ]
+    temporal = [weights.mean(1)[-count:, 0].cpu().numpy() for weights in seen["temporal"]]
     # Networks without attention inside the frame have maps of no layers.
     return AttentionMaps(
         np.array(spatial, np.float32).reshape(-1, count, count),

@@ -3,6 +3,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -46,6 +47,25 @@ for action in actions:
         obs, info = env.reset()
         digest.update(obs.tobytes() + repr(info).encode())
 print(digest.hexdigest())
+"""
+
+COMPARE = """
+import sys, torch
+from genie_gym.models.bundle import load_world
+
+torch.set_num_threads(1)
+steps = []
+for is_compiled in (False, True):
+    world = load_world(sys.argv[1], is_compiled=is_compiled)
+    state = world.start(torch.arange(2))
+    for action in range(4):
+        imagined = world.imagine(state, torch.tensor([action, 5 - action]), temperature=0.0)
+        state = imagined.state
+        steps.append((state.tokens, world.decode(state), imagined.prediction.reward_probs))
+for eager, compiled in zip(steps[:4], steps[4:], strict=True):
+    assert torch.equal(eager[0], compiled[0])
+    assert (eager[1].int() - compiled[1].int()).abs().max() <= 1
+    assert (eager[2] - compiled[2]).abs().max() < 1e-5
 """
 
 
@@ -140,6 +160,15 @@ def test_two_processes_play_the_same_two_hundred_steps(tiny_bundle):
 @pytest.mark.slow
 def test_two_processes_play_the_same_thousand_steps_of_pong():
     assert digest_of_a_process("pong", 1000) == digest_of_a_process("pong", 1000)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler here")
+def test_compiled_networks_imagine_what_eager_ones_imagine(endless_bundle):
+    # In a process of its own, because the shape checks of the tests cannot be compiled.
+    command = [sys.executable, "-c", COMPARE, str(endless_bundle)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
 
 def test_seeds_tell_episodes_apart_and_resets_without_a_seed_go_on(tiny_bundle):

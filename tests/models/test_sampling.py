@@ -106,6 +106,21 @@ def test_both_streams_in_one_pass_equal_the_cache_inside_and_beyond_the_window(
             assert (stepped - whole[:, t]).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("num_frames", [2, 3, 8, 24])
+def test_clips_shorter_and_longer_than_any_trained_on_equal_the_cached_steps(num_frames):
+    play = sampler(2)
+    frames = tokens(4, num_frames)
+    past, targets = frames[:, :-1], frames[:, 1:]
+    rows = torch.randint(1 + NUM_ACTIONS, frames.shape[:2], generator=seeded(3))
+    hidden = torch.rand(targets.shape, generator=seeded(5)) < 0.5
+    whole = play.dynamics.two_stream_logits(past, targets, hidden, rows)
+    cache = play.dynamics.empty_cache(4)
+    for t in range(num_frames - 1):
+        cache = play.append(past[:, t], rows[:, t], cache)
+        stepped = play.logits(targets[:, t], hidden[:, t], past[:, t], rows[:, t + 1], cache)
+        assert (stepped - whole[:, t]).abs().max() < 1e-5
+
+
 @KINDS
 def test_the_shared_pass_equals_appending_the_last_frame_and_looking_then(kind):
     play = sampler(2, **kind)
