@@ -1,6 +1,8 @@
 """Latent action model: names the action between two frames without being told it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +36,8 @@ EDGE = 1 / 1020
 class LatentActionConfig:
     """Shape of the latent action model and weights of its loss."""
 
+    input: Literal["pixels", "tokens"] = "pixels"
+    """What a code is named from: the frames, or what their tokens show of them."""
     patch_size: int = 16
     """Side of one patch, in pixels."""
     encoder: TransformerConfig = field(default_factory=TransformerConfig)
@@ -134,10 +138,21 @@ class LatentActionModel(nn.Module):
         width: int,
         num_actions: int,
         generator: torch.Generator,
+        show_tokens: Callable[[Tensor], Tensor],
     ) -> None:
-        """Build it for frames of one size, and for telling so many real actions if supervised."""
+        """Build it for frames of one size.
+
+        Args:
+            config: its shape and loss.
+            height: rows of a frame.
+            width: columns of a frame.
+            num_actions: real actions that a supervised model tells apart.
+            generator: owns its randomness.
+            show_tokens: returns what is left of frames in their tokens; for input "tokens".
+        """
         super().__init__()
         self.config = config
+        self.show_tokens = show_tokens
         self.generator = generator
         self.height, self.width = height, width
         rows, columns = grid_size(height, width, config.patch_size)
@@ -212,6 +227,8 @@ class LatentActionModel(nn.Module):
         return self._predict_logits(frames, self.quantizer.embed(actions)).sigmoid()
 
     def _to_vectors(self, frames: Float[Tensor, "B T H W C"]) -> Float[Tensor, "B T-1 code_dim"]:
+        if self.config.input == "tokens":
+            frames = self.show_tokens(frames)
         pairs = torch.cat([frames[:, :-1], frames[:, 1:]], dim=-1)
         patches = patchify(pairs, self.config.patch_size)
         features = self.encoder(self.embed_encoder(patches) + self.encoder_positions())

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from genie_gym.errors import ConfigError
 from genie_gym.models.action_map import ActionMap, ActionMapConfig
@@ -45,6 +46,13 @@ class StackConfig:
         for name in ("num_actions", "height", "width"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"stack.{name} must be at least 1, got {getattr(self, name)}")
+        tokenizer = self.tokenizer
+        window = max(tokenizer.encoder.temporal_window, tokenizer.decoder.temporal_window)
+        if self.lam.input == "tokens" and window > 1:
+            raise ConfigError(
+                "stack.lam.input may be tokens only where stack.tokenizer looks at one frame at a "
+                f"time (temporal_window 0 or 1; a code belongs to two frames), got {window}"
+            )
 
 
 class GenieStack(nn.Module):
@@ -57,7 +65,11 @@ class GenieStack(nn.Module):
         frame_size = {"height": config.height, "width": config.width}
         self.tokenizer = Tokenizer(config.tokenizer, **frame_size, generator=generator)
         self.lam = LatentActionModel(
-            config.lam, **frame_size, num_actions=config.num_actions, generator=generator
+            config.lam,
+            **frame_size,
+            num_actions=config.num_actions,
+            generator=generator,
+            show_tokens=self.show_tokens,
         )
 
         rows, columns = grid_size(config.height, config.width, config.tokenizer.patch_size)
@@ -83,6 +95,11 @@ class GenieStack(nn.Module):
             num_actions=config.num_actions,
             num_codes=config.lam.quantizer.num_codes,
         )
+
+    @torch.no_grad()
+    def show_tokens(self, frames: Float[Tensor, "B T H W C"]) -> Float[Tensor, "B T H W C"]:
+        """Return frames as their tokens show them."""
+        return self.tokenizer.decode(self.tokenizer.encode(frames))
 
     def share_codebook(self) -> None:
         """Hand the tokenizer's codebook to the parts that embed tokens; needed after loading."""

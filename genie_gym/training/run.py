@@ -32,18 +32,13 @@ from genie_gym.errors import DataError
 from genie_gym.models.stack import STAGES, GenieStack
 from genie_gym.models.tokenizer import Metrics
 from genie_gym.models.world import World
+from genie_gym.training.action_stages import ActionMapStage, LatentActionStage
 from genie_gym.training.checkpoint import Checkpoints
 from genie_gym.training.config import RunConfig, StageConfig
 from genie_gym.training.data import TrainingData, Windows
 from genie_gym.training.guards import warnings
 from genie_gym.training.loop import Stage, train
-from genie_gym.training.stages import (
-    ActionMapStage,
-    ClipStage,
-    DynamicsStage,
-    LatentActionStage,
-    RewardStage,
-)
+from genie_gym.training.stages import ClipStage, DynamicsStage, RewardStage
 from genie_gym.training.tokens import tokenize
 from genie_gym.training.warm_start import warm_start
 
@@ -263,19 +258,17 @@ def _make_stage(
     config: StageConfig,
     seed: int,
 ) -> Stage:
-    module: nn.Module = getattr(stack, name)
-    if name in ("tokenizer", "lam"):
-        windows = Windows(data, config.clip_length, augment=config.augment)
-        if name == "lam":
-            return LatentActionStage(stack.lam, windows, config, seed=seed)
-        return ClipStage(name, module, windows, config, seed=seed)
-    # The map looks at codes alone, so it can be learned before the world, or after.
-    needed = STAGES[:2] if name == "action_map" else STAGES[: STAGES.index(name)]
-    if missing := [stage for stage in needed if stage not in run.finished_stages()]:
+    if missing := [part for part in _needed(name, stack) if part not in run.finished_stages()]:
         raise DataError(
             f"stage {name!r} needs {missing} trained first in {run.path}. Run genie-gym train "
             f"--stage {missing[0]} with the same --out"
         )
+    if name in ("tokenizer", "lam"):
+        windows = Windows(data, config.clip_length, augment=config.augment)
+        if name == "tokenizer":
+            return ClipStage(name, stack.tokenizer, windows, config, seed=seed)
+        stack.tokenizer.eval()
+        return LatentActionStage(stack.lam, windows, config, seed=seed)
     tokens = tokenize(data, stack.tokenizer, stack.lam, run.path / "tokens.safetensors")
     windows = Windows(data, config.clip_length, tokens)
     stack.share_codebook()
@@ -284,6 +277,14 @@ def _make_stage(
     if name == "action_map":
         return ActionMapStage(stack.action_map, windows, config, seed=seed)
     return RewardStage(stack.reward, windows, config, seed=seed, dynamics=stack.dynamics)
+
+
+def _needed(name: str, stack: GenieStack) -> tuple[str, ...]:
+    """Return the stages that must be finished before one."""
+    if name == "lam":
+        return ("tokenizer",) if stack.config.lam.input == "tokens" else ()
+    # The map looks at codes alone, so it can be learned before the world, or after.
+    return STAGES[:2] if name == "action_map" else STAGES[: STAGES.index(name)]
 
 
 def _write_data_card(run: RunFolder, data: TrainingData) -> None:

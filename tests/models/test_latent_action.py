@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,6 +10,8 @@ from genie_gym.models.latent_action import (
     LatentActionModel,
     motion_moments,
 )
+from genie_gym.models.stack import StackConfig
+from genie_gym.models.tokenizer import TokenizerConfig
 from genie_gym.nn.transformer import TransformerConfig
 
 
@@ -133,7 +137,7 @@ def test_each_term_adds_to_the_loss_by_its_weight_and_teaches_the_encoder(name):
         shape = TransformerConfig(num_layers=1, dim=16, num_heads=1, head_dim=16, temporal_window=1)
         terms = {name: weight, **TERMS[name]} if weight else {}
         config = LatentActionConfig(encoder=shape, decoder=shape, patch_size=8, **terms)
-        size = {"height": 20, "width": 28, "num_actions": 6}
+        size = {"height": 20, "width": 28, "num_actions": 6, "show_tokens": torch.clone}
         generator = torch.Generator().manual_seed(0)
         return LatentActionModel(config, **size, generator=generator).eval()
 
@@ -148,3 +152,22 @@ def test_each_term_adds_to_the_loss_by_its_weight_and_teaches_the_encoder(name):
         lam.quantizer.eval()  # its codes stay where they are
         lam(batch)[0].backward()
     assert heavy.to_code.weight.grad.norm() > 10 * plain.to_code.weight.grad.norm()
+
+
+def test_codes_can_be_named_from_what_tokens_show_alone(build_untrained_world):
+    stack = build_untrained_world().stack
+    clip = frames().float() / 255
+    shown = stack.tokenizer.decode(stack.tokenizer.encode(clip))
+    expected = stack.lam.infer(shown)
+    assert not torch.equal(stack.lam.infer(clip), expected)
+    stack.lam.config = replace(stack.lam.config, input="tokens")
+    assert torch.equal(stack.lam.infer(clip), expected)
+    # The next frame is still drawn from pixels.
+    assert stack.lam.predict(clip[:, :-1], expected).shape == clip[:, :-1].shape
+
+
+def test_tokens_that_look_back_are_no_input():
+    tokenizer = TokenizerConfig(encoder=TransformerConfig(temporal_window=2))
+    text = r"stack\.lam\.input may be tokens only where stack\.tokenizer looks at one frame"
+    with pytest.raises(ConfigError, match=text):
+        StackConfig(tokenizer=tokenizer, lam=LatentActionConfig(input="tokens"))

@@ -6,18 +6,16 @@ import torch
 
 from genie_gym.errors import ConfigError, DataError
 from genie_gym.models.action_map import ActionMap, ActionMapConfig
-from genie_gym.models.latent_action import LatentActionModel
 from genie_gym.models.reward import RewardConfig, RewardModel, class_shares
 from genie_gym.models.sampling import FrameSampler
 from genie_gym.models.stack import GenieStack
 from genie_gym.nn.transformer import TransformerConfig
+from genie_gym.training.action_stages import ActionMapStage, LatentActionStage
 from genie_gym.training.config import RunConfig, StageConfig, TrainingConfig
 from genie_gym.training.data import TokenRows, Windows
 from genie_gym.training.stages import (
-    ActionMapStage,
     ClipStage,
     DynamicsStage,
-    LatentActionStage,
     RewardStage,
     imagine_some,
     known_action_rows,
@@ -268,9 +266,9 @@ def latent_action_stage(config, data, num_labels):
     weight = float(num_labels > 0)
     lam = replace(config.stack.lam, supervision_weight=weight, num_labels=num_labels)
     generator = torch.Generator().manual_seed(0)
-    module = LatentActionModel(lam, height=64, width=64, num_actions=6, generator=generator)
+    stack = GenieStack(replace(config.stack, lam=lam), generator=generator)
     settings = StageConfig(batch_size=BATCH_SIZE, clip_length=CLIP_LENGTH)
-    return LatentActionStage(module, Windows(data, CLIP_LENGTH), settings, seed=0)
+    return LatentActionStage(stack.lam, Windows(data, CLIP_LENGTH), settings, seed=0)
 
 
 def test_no_more_transitions_than_asked_for_tell_their_action(config, data):
