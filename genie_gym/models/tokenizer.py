@@ -12,7 +12,7 @@ from genie_gym.data.batch import Batch, to_float
 from genie_gym.errors import ConfigError
 from genie_gym.nn.attention import TemporalCache
 from genie_gym.nn.patches import grid_size, patchify, unpatchify
-from genie_gym.nn.quantizer import Quantized, QuantizerConfig, make_quantizer
+from genie_gym.nn.quantizer import Quantized, QuantizerConfig, VectorQuantizer
 from genie_gym.nn.transformer import SpatialPositions, STTransformer, TransformerConfig
 
 Metrics = dict[str, float]
@@ -142,7 +142,7 @@ class Tokenizer(nn.Module):
         self.to_code = nn.Linear(encoder.dim, code_dim)
         projection = patch_projection(config.patch_size, code_dim, generator)
         self.register_buffer("projection", projection)
-        self.quantizer = make_quantizer(
+        self.quantizer = VectorQuantizer(
             config.quantizer, generator=generator, payload_dim=patch_dim
         )
         self.from_code = nn.Linear(code_dim, decoder.dim)

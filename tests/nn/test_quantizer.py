@@ -4,13 +4,7 @@ import pytest
 import torch
 
 from genie_gym.errors import ConfigError
-from genie_gym.nn.quantizer import (
-    FiniteScalarQuantizer,
-    QuantizerConfig,
-    VectorQuantizer,
-    make_quantizer,
-    whiten,
-)
+from genie_gym.nn.quantizer import QuantizerConfig, VectorQuantizer, whiten
 
 
 def seeded(seed=0):
@@ -20,12 +14,6 @@ def seeded(seed=0):
 def quantizer(seed=0, **changes):
     config = QuantizerConfig(**{"num_codes": 8, "code_dim": 4, **changes})
     return VectorQuantizer(config, generator=seeded(seed))
-
-
-def scalar_quantizer(*levels, **options):
-    num_codes = torch.tensor(levels).prod().item()
-    config = QuantizerConfig(kind="fsq", levels=levels, num_codes=num_codes, code_dim=len(levels))
-    return FiniteScalarQuantizer(config, **options)
 
 
 def clusters(num_clusters, num_vectors, code_dim, *, spread, seed):
@@ -168,76 +156,6 @@ def test_settings_out_of_range_are_refused():
         QuantizerConfig(num_codes=1)
     with pytest.raises(ConfigError, match=r"decay must lie between 0 and 1, got 1\.0"):
         QuantizerConfig(decay=1.0)
-
-
-def test_scalars_are_rounded_to_their_levels_one_by_one():
-    module = scalar_quantizer(3, 2).eval()
-    vectors = torch.tensor([[-9.0, -9.0], [-9.0, 9.0], [0.0, -9.0], [9.0, 9.0]])
-    quantized = module(vectors)
-    assert quantized.codes.tolist() == [0, 1, 2, 5]
-    assert quantized.vectors.tolist() == [[-1, -1], [-1, 0], [0, -1], [1, 0]]
-    assert torch.equal(module.embed(quantized.codes), quantized.vectors)
-    assert quantized.loss == 0
-
-
-@pytest.mark.parametrize("num_levels", [2, 5, 8])
-def test_a_line_of_numbers_meets_every_level_in_order(num_levels):
-    module = scalar_quantizer(num_levels).eval()
-    codes = module(torch.linspace(-6, 6, 401)[:, None]).codes
-    assert codes.unique().tolist() == list(range(num_levels))
-    assert (codes.diff() >= 0).all()
-    # 0 lies in the middle: as many levels below it as above.
-    assert codes[200].item() == num_levels // 2
-
-
-def test_rounding_lets_the_gradient_of_the_squashing_pass():
-    module = scalar_quantizer(5).eval()
-    numbers = torch.tensor([[-1.0], [0.0], [0.5]], requires_grad=True)
-    module(numbers).vectors.sum().backward()
-    # Two of the five levels lie on each side of 0; the range is a thousandth wider.
-    assert torch.allclose(numbers.grad, 1.001 * (1 - numbers.detach().tanh() ** 2), atol=1e-4)
-
-
-def test_numbers_of_any_scale_come_to_use_all_levels():
-    module = scalar_quantizer(4, 4).train()
-    for step in range(600):
-        module(100 + 20 * torch.randn(256, 2, generator=seeded(step)))
-    quantized = module.eval()(100 + 20 * torch.randn(4096, 2, generator=seeded(1000)))
-    assert len(quantized.codes.unique()) == 16
-    assert quantized.perplexity > 12
-
-
-def test_a_payload_is_averaged_over_the_vectors_of_a_code_of_scalars_too():
-    module = scalar_quantizer(3, payload_dim=1).train()
-    vectors, payload = torch.tensor([[-1.0], [-1.0], [1.0], [1.0]]), torch.tensor([1.0, 3, 5, 7])
-    for _ in range(3):
-        codes = module(vectors, payload[:, None]).codes
-    assert codes.tolist() == [0, 0, 2, 2]
-    assert torch.allclose(module.payload[codes][:, 0], torch.tensor([2.0, 2.0, 6.0, 6.0]))
-
-
-def test_a_batch_that_is_not_finite_leaves_scalar_quantization_alone():
-    module = scalar_quantizer(3, payload_dim=1).train()
-    before = copy.deepcopy(module.state_dict())
-    module(torch.full((6, 1), torch.nan), torch.zeros(6, 1))
-    for name, x in module.state_dict().items():
-        assert torch.equal(x, before[name]), name
-
-
-def test_levels_that_do_not_fit_are_refused():
-    match = r"code_dim=2 levels of 2 or more whose product is num_codes=12, got \[4, 4\]"
-    with pytest.raises(ConfigError, match=match):
-        QuantizerConfig(kind="fsq", levels=(4, 4), num_codes=12, code_dim=2)
-    with pytest.raises(ConfigError, match=r"levels are for kind 'fsq', got \[2\] with 'vq'"):
-        QuantizerConfig(levels=(2,))
-
-
-def test_the_kind_decides_which_quantizer_is_made():
-    scalar = scalar_quantizer(3, 3).config
-    assert type(make_quantizer(scalar, generator=seeded())) is FiniteScalarQuantizer
-    assert type(make_quantizer(QuantizerConfig(), generator=seeded())) is VectorQuantizer
-    with pytest.raises(ConfigError, match="a learned codebook is needed here, got kind 'fsq'"):
-        VectorQuantizer(scalar, generator=seeded())
 
 
 def test_whitening_brings_small_things_to_the_size_of_large_ones_but_not_noise():
