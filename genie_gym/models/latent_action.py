@@ -61,7 +61,7 @@ class LatentActionConfig:
     supervision_weight: float = 0.0
     """Weight of telling the real action from the code's vector, where it is known."""
     num_labels: int = 0
-    """Transitions whose real action is known to the supervision."""
+    """Transitions whose real action is known to the supervision; with 0 it has no effect."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -80,11 +80,6 @@ class LatentActionConfig:
         for name in (*weights, "supervision_weight", "change_weight", "num_labels"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"lam.{name} must be 0 or more, got {getattr(self, name)}")
-        if (self.supervision_weight > 0) != (self.num_labels > 0):
-            raise ConfigError(
-                "lam.supervision_weight and lam.num_labels must both be 0 or both be more, got "
-                f"{self.supervision_weight} and {self.num_labels}"
-            )
 
 
 def motion_moments(frames: Float[Tensor, "B T H W C"]) -> Float[Tensor, "B T-1 moments"]:
