@@ -53,7 +53,8 @@ class DynamicsConfig:
     min_mask_rate: float = 0.5
     """Lowest share of hidden tokens in training; the highest is 1."""
     latent_prob: float = 0.25
-    """Share of training clips that are driven by latent actions instead of real ones."""
+    """Share of training clips that are driven by latent actions instead of real ones; half of them
+    from a random step on, as a game is whose context was recorded. 1 leaves real ones out."""
     max_corruption: float = 0.15
     """Highest share of past tokens replaced by wrong ones; drawn per clip from 0 to this."""
     rehearsal_share: float = 0.0
@@ -242,9 +243,12 @@ class Dynamics(nn.Module):
         assert batch.actions is not None
         rows = self.real_action_rows(batch.actions)
         if batch.latent_actions is not None:
-            draws = torch.rand(len(rows), 1, generator=self.generator).to(rows.device)
             latent = self.latent_action_rows(batch.latent_actions)
-            rows = torch.where(draws < self.config.latent_prob, latent, rows)
+            num_clips, num_steps = rows.shape
+            is_latent, begins = torch.rand(2, num_clips, 1, generator=self.generator)
+            first = num_steps * (2 * begins - 1) * (self.config.latent_prob < 1)
+            is_driven = (is_latent < self.config.latent_prob) & (torch.arange(num_steps) >= first)
+            rows = torch.where(is_driven.to(rows.device), latent, rows)
         return F.pad(rows, (1, 0), value=0)
 
     @torch.no_grad()

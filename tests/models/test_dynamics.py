@@ -250,6 +250,18 @@ def test_a_clip_is_driven_by_one_kind_of_action(latent_prob, is_latent):
     assert (rows[:, 0] == 0).all()
 
 
+def test_clips_go_on_with_latent_actions_from_anywhere_and_never_back():
+    module, batch = dynamics(latent_prob=0.5), token_batch(batch_size=400, num_frames=9)
+    rows = module._draw_actions(batch)[:, 1:]
+    is_latent = rows == module.latent_action_rows(batch.latent_actions)
+    assert torch.equal(rows == module.real_action_rows(batch.actions), ~is_latent)
+    assert (is_latent[:, 1:] >= is_latent[:, :-1]).all()
+    # About half of all clips meet latent actions, half of those from the first step on.
+    assert 150 < is_latent[:, -1].sum() < 250
+    assert 70 < is_latent[:, 0].sum() < 130
+    assert set(is_latent.sum(1).tolist()) == set(range(9))
+
+
 @KINDS
 def test_every_parameter_learns(kind):
     module = dynamics(2, **kind, latent_prob=0.5)
