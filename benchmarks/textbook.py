@@ -34,7 +34,7 @@ from genie_gym.nn.masking import confidence, draw_codes, num_hidden
 
 TEXTBOOK_STEPS = 25
 STEPS = (1, 2, 4, 8, TEXTBOOK_STEPS)
-REPEATS = {1: 5, 64: 3}
+REPEATS = {1: 5, 64: 2}
 """Timed calls of every row by batch size, after one that warms up; their median is printed."""
 TOLERANCE = 1e-4
 CONTEXT, HORIZON = 8, 20
