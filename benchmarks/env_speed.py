@@ -1,21 +1,19 @@
-"""Speed of the learned environment: alone, many at once, without pixels, and late in an episode.
+"""Speed of the learned environment: alone, many at once, and without pixels.
 
     python benchmarks/env_speed.py --world pong --threads 2
 
 A frame costs a pass of the network for every refinement step, so each row is measured with the
-world's own number of steps and with fewer. A step's cost must not grow with the episode: the ratio
-of its medians is near 1.
+world's own number of steps and with fewer. Whether a step's cost grows with the episode is measured
+by steadiness.py.
 """
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 
-import numpy as np
 import torch
 
-from genie_gym.envs.slots import Slots, WorldEnvConfig
+from genie_gym.envs.slots import WorldEnvConfig
 from genie_gym.envs.world_env import GenieWorldEnv
 from genie_gym.envs.world_vector_env import GenieWorldVectorEnv
 from genie_gym.models.bundle import load_world
@@ -24,14 +22,6 @@ NUM_ENVS = 64
 NUM_PLANS = 256
 MIN_SECONDS = 4.0
 """Least time that a rate is measured over, after a warm-up."""
-EARLY, LATE, NUM_AROUND = 10, 1000, 51
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Return how long a call takes."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 def rate(step: Callable[[], object], frames_a_step: int) -> float:
@@ -40,7 +30,9 @@ def rate(step: Callable[[], object], frames_a_step: int) -> float:
         step()
     num_steps, spent = 0, 0.0
     while spent < MIN_SECONDS:
-        spent += seconds(step)
+        start = time.perf_counter()
+        step()
+        spent += time.perf_counter() - start
         num_steps += 1
     return num_steps * frames_a_step / spent
 
@@ -88,16 +80,6 @@ def options_of(config: WorldEnvConfig) -> dict[str, str | int | None]:
     return {name: getattr(config, name) for name in names}
 
 
-def step_times(config: WorldEnvConfig) -> list[float]:
-    """Return seconds of each step of one long game, pixels included."""
-    # Slots go on after the end of a game, which an environment refuses.
-    slots = Slots(config, num_slots=1)
-    slots.np_randoms = [np.random.default_rng(0)]
-    slots.reset(np.ones(1, np.bool_), np.full(1, -1))
-    action = np.zeros(1, np.int64)
-    return [seconds(lambda: (slots.step(action), slots.frames())) for _ in range(LATE + NUM_AROUND)]
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -121,12 +103,6 @@ def main() -> None:
     for name, measure in rows.items():
         configs = [WorldEnvConfig(**common, num_maskgit_steps=k) for k in steps]
         print(f"{name:48}" + "".join(f"{measure(config):9.1f}" for config in configs), flush=True)
-
-    times = step_times(WorldEnvConfig(**common))
-    early, late = (
-        1000 * statistics.median(times[first : first + NUM_AROUND]) for first in (EARLY, LATE)
-    )
-    print(f"step {EARLY}: {early:.2f} ms; step {LATE}: {late:.2f} ms, {late / early:.2f} times it")
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def attention_maps(world: World, state: WorldState, actions: Int[Tensor, "1"]) -
         actions: the real action taken there.
     """
     dynamics = world.stack.dynamics
-    rows = dynamics.real_action_rows(actions.to(world.device))
+    rows = world.action_rows(actions)
     hidden = torch.ones_like(state.tokens, dtype=torch.bool)
     cache = world.sampler.append(state.tokens, state.led_by, state.dynamics)
     with watched(dynamics.transformer) as seen:

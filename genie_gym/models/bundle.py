@@ -16,7 +16,7 @@ from genie_gym.games import GAMES
 from genie_gym.models.stack import STAGES, GenieStack, StackConfig
 from genie_gym.models.world import Starts, World
 
-BUNDLE_VERSION = 1
+BUNDLE_VERSION = 2
 CARD_FILE, WEIGHTS_FILE, STARTS_FILE = "world.yaml", "weights.safetensors", "starts.safetensors"
 PACKAGED_WORLDS = Path(__file__).parent.parent / "worlds"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -71,7 +71,6 @@ class FrameSampler:
         num_steps: int,
         temperature: float,
         generator: Draws | None,
-        known: Int[Tensor, "B S"] | None = None,
     ) -> tuple[Int[Tensor, "B S"], TemporalCache]:
         """Return the tokens of the next frame, and the cache that remembers the last one.
 
@@ -85,7 +84,6 @@ class FrameSampler:
             num_steps: refinement steps; at most one a token is of use.
             temperature: 0 takes the likeliest code.
             generator: one for all or a stream a row; None takes the likeliest code.
-            known: tokens that stand already; -1 where one is to be sampled.
         """
         batch_size, num_tokens = last.shape
         num_steps = min(num_steps, num_tokens)
@@ -93,10 +91,7 @@ class FrameSampler:
         if generator is not None and temperature > 0:
             draws = uniform((num_steps, num_tokens), batch_size, generator, last.device)
         tokens, hidden = last, torch.ones_like(last, dtype=torch.bool)
-        if known is not None:
-            tokens, hidden = known.clamp(min=0), known < 0
-
-        features, cache = self._look_first(tokens, hidden, last, led_by, actions, cache)
+        features, cache = self._look_first(last, led_by, actions, cache)
         places = repeat(torch.arange(num_tokens, device=last.device), "S -> B S", B=batch_size)
         for step in range(num_steps):
             if step > 0:
@@ -122,7 +117,10 @@ class FrameSampler:
 
         Their number is the same for every frame, so that a GPU is never waited for.
         """
-        num_unsure = (doubt < self.dynamics.config.sure_prob).sum(-1, keepdim=True)
+        sure_prob = self.dynamics.config.sure_prob
+        # Rounding makes probabilities of exactly 1, which no more than others may jump a schedule.
+        sure_prob = sure_prob if sure_prob < 1 else torch.inf
+        num_unsure = (doubt < sure_prob).sum(-1, keepdim=True)
         # At least one token of a frame is revealed a step.
         num_left = num_unsure.minimum(doubt.isfinite().sum(-1, keepdim=True) - 1)
         order = doubt.argsort(-1)[:, :limit]
@@ -130,16 +128,15 @@ class FrameSampler:
 
     def _look_first(
         self,
-        tokens: Int[Tensor, "B S"],
-        hidden: Bool[Tensor, "B S"],
         last: Int[Tensor, "B S"],
         led_by: Int[Tensor, " B"],
         actions: Int[Tensor, " B"],
         cache: TemporalCache,
     ) -> tuple[Float[Tensor, "B S D"], TemporalCache]:
-        """Return features of the next frame, and the cache with the last one."""
-        both = torch.stack([last, torch.where(hidden, last, tokens)], dim=1)
-        is_hidden = torch.stack([torch.zeros_like(hidden), hidden], dim=1)
+        """Return features of the next frame, all of it hidden, and the cache with the last one."""
+        both = repeat(last, "B S -> B T S", T=2)
+        is_hidden = torch.zeros_like(both, dtype=torch.bool)
+        is_hidden[:, 1] = True
         embedded = self._embed(both, is_hidden, torch.stack([led_by, actions], dim=1))
         features, cache = self.dynamics.transformer.step(embedded, cache)
         return self.dynamics.split_groups(features[:, 1:])[:, 0], cache

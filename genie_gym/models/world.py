@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
@@ -149,9 +150,12 @@ class World:
             generator: draws the contexts of rows that ask for it; one for all or a stream a row.
 
         Raises:
-            WorldError: an index lies outside the bundled contexts, or one is to be drawn without
-                a generator.
+            WorldError: there is no index, one lies outside the bundled contexts, one is to be
+                drawn without a generator, or there are more or fewer streams than indices.
         """
+        if len(indices) == 0:
+            raise WorldError("start needs at least one index of a context, got none")
+        _check_draws(generator, len(indices))
         low, high = int(indices.min()), int(indices.max())
         if low < -1 or high >= len(self.starts):
             raise WorldError(
@@ -219,14 +223,16 @@ class World:
         Raises:
             InvalidActionError: an action lies outside its set.
             WorldError: the bundle lacks a part that the step needs, or there are more or fewer
-                streams than games.
+                actions or streams than games.
         """
         self._require("reward", "step")
-        if isinstance(generator, Streams) and len(generator) != len(actions):
+        num_games = len(state.tokens)
+        if actions.shape != (num_games,):
             raise WorldError(
-                f"{len(actions)} games take one generator, or {len(actions)} streams; got "
-                f"{len(generator)} streams"
+                f"{num_games} games take {num_games} actions, got actions of shape "
+                f"{tuple(actions.shape)}"
             )
+        _check_draws(generator, num_games)
         config = self.config.dynamics
         num_steps = config.num_maskgit_steps if num_maskgit_steps is None else num_maskgit_steps
         if num_steps < 1:
@@ -234,7 +240,7 @@ class World:
         temperature = config.temperature if temperature is None else temperature
         if not 0 <= temperature < math.inf:
             raise WorldError(f"temperature must be a finite number of 0 or more, got {temperature}")
-        rows, real_actions = self._action_rows(actions, source)
+        rows, real_actions = self.action_rows(actions, source), self._real_actions(actions, source)
         tokens, dynamics = self.sampler.sample(
             state.tokens,
             state.led_by,
@@ -284,16 +290,38 @@ class World:
         dtype = next(self.stack.parameters()).dtype
         return self.stack.lam.infer(to_float(frames.to(self.device)).to(dtype))
 
+    def action_rows(
+        self, actions: Int[Tensor, "*batch"], source: ActionSource = "real"
+    ) -> Int[Tensor, "*batch"]:
+        """Return the rows of the dynamics' action table that stand for actions.
+
+        They are checked where they lie: a step by actions on the CPU never waits for a GPU.
+
+        Raises:
+            InvalidActionError: an action lies outside its set.
+            WorldError: the bundle lacks a part that such actions need.
+        """
+        self._check_actions(actions, source)
+        actions = actions.to(self.device)
+        if source == "real" and not self._needs_map:
+            return self.stack.dynamics.real_action_rows(actions)
+        if source == "real":
+            self._require("action_map", "a step by real actions")
+            actions = self.stack.action_map.codes(actions)
+        return self.stack.dynamics.latent_action_rows(actions)
+
     def _replay(
         self,
         tokens: Int[Tensor, "B T S"],
         actions: Int[Tensor, "B T-1"],
         source: ActionSource,
     ) -> WorldState:
-        rows, real_actions = self._action_rows(actions, source)
-        unknown = torch.full_like(tokens[:, :1, 0], -1)
-        real_actions = torch.cat([unknown, real_actions], dim=1)
-        rows = torch.cat([self.stack.dynamics.real_action_rows(unknown), rows], dim=1)
+        self._check_actions(actions, source)
+        real_actions = F.pad(self._real_actions(actions, source), (1, 0), value=-1)
+        if source == "real" and self._needs_map and "action_map" not in self.parts:
+            rows = torch.zeros_like(real_actions)  # such a past is not known
+        else:
+            rows = F.pad(self.action_rows(actions, source), (1, 0))
 
         batch_size, num_frames = tokens.shape[:2]
         tokenizer = self.stack.tokenizer
@@ -316,13 +344,18 @@ class World:
             return cache  # the decoder looks at no other frame
         return self.stack.tokenizer.decode_step(tokens, cache)[1]
 
-    def _action_rows(
-        self, actions: Int[Tensor, "*batch"], source: ActionSource
-    ) -> tuple[Int[Tensor, "*batch"], Int[Tensor, "*batch"]]:
-        """Return rows of the dynamics' action table, and real actions (-1: not known).
+    @property
+    def _needs_map(self) -> bool:
+        """Whether the dynamics has met latent actions alone."""
+        return self.config.dynamics.latent_prob == 1
 
-        They are checked where they lie: a step never waits for a GPU to say that they are in range.
-        """
+    def _real_actions(
+        self, actions: Int[Tensor, "*batch"], source: ActionSource
+    ) -> Int[Tensor, "*batch"]:
+        actions = actions.to(self.device)
+        return actions if source == "real" else torch.full_like(actions, -1)  # not known
+
+    def _check_actions(self, actions: Int[Tensor, "*batch"], source: ActionSource) -> None:
         if source == "latent":
             self._require("lam", "a step by latent actions")
         limit = self.num_actions if source == "real" else self.num_latent_actions
@@ -332,14 +365,6 @@ class World:
                 f"action must be an index of the {limit} {source} actions, in [0, {limit}), got "
                 f"{wrong}"
             )
-        actions = actions.to(self.device)
-        if source == "real" and self.config.dynamics.latent_prob < 1:
-            return self.stack.dynamics.real_action_rows(actions), actions
-        if source == "real":  # the dynamics has met latent actions alone
-            self._require("action_map", "a step by real actions")
-            codes = self.stack.action_map.codes(actions)
-            return self.stack.dynamics.latent_action_rows(codes), actions
-        return self.stack.dynamics.latent_action_rows(actions), torch.full_like(actions, -1)
 
     def _require(self, part: str, purpose: str) -> None:
         if part not in self.parts:
@@ -347,3 +372,17 @@ class World:
                 f"this world has no trained {part!r} part, which {purpose} needs; it has "
                 f"{sorted(self.parts)}. Train it: genie-gym train --stage {part}, then export"
             )
+
+
+def _check_draws(generator: Draws | None, num_games: int) -> None:
+    if not isinstance(generator, Draws | None):
+        raise WorldError(
+            "generator must be a torch.Generator, or None, got "
+            f"{type(generator).__name__}: for random numbers of its own a game, take Streams "
+            "(genie_gym.nn.draws)"
+        )
+    if isinstance(generator, Streams) and len(generator) != num_games:
+        raise WorldError(
+            f"{num_games} games take one generator, or {num_games} streams; got "
+            f"{len(generator)} streams"
+        )

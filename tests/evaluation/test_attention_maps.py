@@ -1,3 +1,6 @@
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,7 @@ from genie_gym.evaluation.attention_maps import (
     watched,
 )
 from genie_gym.evaluation.rollout import open_heldout
+from genie_gym.models.world import World
 from genie_gym.nn.attention import ScaledDotProduct
 from genie_gym.nn.transformer import STTransformer, TransformerConfig
 
@@ -78,6 +82,17 @@ def test_maps_share_out_everything_and_look_at_filled_frames_alone(world, clip, 
         np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-5)
     young = world.encode(torch.from_numpy(clip.frames[:, :1]), torch.zeros(1, 0).long())
     assert attention_maps(world, young, torch.tensor([2])).temporal.shape == (1, 16, 2)
+
+
+def test_a_world_of_latent_actions_reads_no_row_of_a_real_one(world, clip):
+    stack = copy.deepcopy(world.stack)
+    dynamics = replace(stack.config.dynamics, latent_prob=1.0)
+    stack.config = replace(stack.config, dynamics=dynamics)
+    stack.dynamics.embed_action.weight[1 : 1 + world.num_actions] = torch.nan
+    latent_world = World(stack, world.starts, parts=world.parts, card={})
+    state = latent_world.encode(torch.from_numpy(clip.frames), torch.from_numpy(clip.actions))
+    maps = attention_maps(latent_world, state, torch.tensor([2]))
+    assert np.isfinite(maps.spatial).all() and np.isfinite(maps.temporal).all()
 
 
 def test_the_ball_is_looked_at_where_there_is_one(world):

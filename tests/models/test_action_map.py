@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from genie_gym.data.batch import Batch
-from genie_gym.errors import ConfigError, WorldError
+from genie_gym.errors import ConfigError, InvalidActionError, WorldError
 from genie_gym.models.action_map import ActionMap, ActionMapConfig
+from genie_gym.models.stack import STAGES
 from genie_gym.models.world import World
 
 
@@ -38,8 +39,30 @@ def test_a_world_of_latent_actions_plays_the_real_ones_through_the_map(latent_wo
 def test_a_world_of_latent_actions_without_a_map_says_what_to_train(latent_world):
     parts = latent_world.parts - {"action_map"}
     world = World(latent_world.stack, latent_world.starts, parts=parts, card={})
+    zero = torch.zeros(1, dtype=torch.int64)
+    state = world.start(zero)
     with pytest.raises(WorldError, match="no trained 'action_map' part, which a step by real"):
-        world.step(world.start(torch.zeros(1, dtype=torch.int64)), torch.zeros(1).long())
+        world.step(state, zero)
+
+
+@pytest.mark.parametrize("has_map", [True, False])
+def test_a_world_of_latent_actions_starts_with_a_map_or_with_its_past_not_known(
+    build_untrained_world, has_map
+):
+    parts = [stage for stage in STAGES if has_map or stage != "action_map"]
+    world = build_untrained_world(parts)
+    stack = world.stack
+    stack.config = replace(stack.config, dynamics=replace(stack.config.dynamics, latent_prob=1.0))
+    world = World(stack, world.starts, parts=world.parts, card={})
+    state = world.start(torch.tensor([0, 1]))
+    codes = (
+        stack.action_map.codes(world.starts.actions[:2, -1]) if has_map else torch.full((2,), -1)
+    )
+    assert torch.equal(state.led_by, stack.dynamics.latent_action_rows(codes))
+    state, *_ = world.step(state, torch.tensor([2, 3]), source="latent")
+    assert state.led_by.tolist() == [1 + 6 + 2, 1 + 6 + 3]
+    with pytest.raises(InvalidActionError, match=r"6 real actions, in \[0, 6\), got 7"):
+        world.encode(torch.zeros(1, 2, 20, 28, 3, dtype=torch.uint8), torch.tensor([[7]]))
 
 
 def test_an_action_that_is_not_known_has_no_code():

@@ -126,9 +126,9 @@ def test_the_shared_pass_equals_appending_the_last_frame_and_looking_then(kind):
     play = sampler(2, **kind)
     for num_frames in (1, 2, WINDOW, 3 * WINDOW):
         game = Game(play, 3, num_frames)
-        shown, hidden = tokens(3, seed=7), tokens(3, seed=8) % 2 == 0
-        features, cache = play._look_first(shown, hidden, *game.arguments)
-        apart = play._look(shown, hidden, game.last, game.actions, game.cache)
+        hidden = torch.ones(3, S, dtype=torch.bool)
+        features, cache = play._look_first(*game.arguments)
+        apart = play._look(tokens(3, seed=7), hidden, game.last, game.actions, game.cache)
         assert (features - apart).abs().max() < 1e-5
         for one, other in zip(tensors(cache), tensors(game.cache), strict=True):
             assert (one - other).abs().max() < 1e-5
@@ -142,18 +142,13 @@ def test_sampling_leaves_the_cache_alone():
         assert torch.equal(before, now)
 
 
-def test_known_tokens_stand_after_sampling():
-    game = Game(sampler(), 3)
-    known = tokens(3)
-    known[:, ::2] = -1
-    known[2] = -1
-    for num_steps in (1, 3, S):
-        sampled = game.sample(num_steps=num_steps, generator=seeded(), known=known)
-        assert torch.equal(sampled[known >= 0], known[known >= 0])
-        assert sampled.min() >= 0
-    everything = tokens(3)
-    sampled = game.sample(num_steps=2, generator=seeded(), known=everything)
-    assert torch.equal(sampled, everything)
+@pytest.mark.parametrize(("sure_prob", "num_left"), [(1.0, 5), (0.98, 1)])
+def test_a_sure_prob_of_1_keeps_to_the_schedule_even_where_a_probability_is_1(sure_prob, num_left):
+    doubt = torch.ones(2, S)
+    doubt[:, 3] = 0.5
+    places = torch.arange(S).expand(2, S)
+    _, is_open = sampler(sure_prob=sure_prob)._least_sure(places, doubt, limit=5)
+    assert is_open.sum(-1).tolist() == [num_left] * 2
 
 
 def test_one_step_without_a_generator_takes_the_likeliest_code_everywhere():

@@ -1,3 +1,4 @@
+import jaxtyping
 import pytest
 import torch
 
@@ -175,6 +176,31 @@ def test_streams_that_are_not_one_a_row_are_refused(untrained_world):
     text = "3 games take one generator, or 3 streams; got 1 streams"
     with pytest.raises(WorldError, match=text):
         untrained_world.step(state, actions(0, 0, 0), streams(0))
+    with pytest.raises(WorldError, match=text):
+        untrained_world.start(actions(-1, -1, -1), streams(0))
+
+
+def test_a_list_of_generators_is_refused_with_what_to_take(untrained_world):
+    state, pair = untrained_world.start(actions(0, 1)), [seeded(0), seeded(1)]
+    jaxtyping.config.update("jaxtyping_disable", True)  # in use, nothing else checks the type
+    try:
+        with pytest.raises(WorldError, match=r"got list: .* take Streams \(genie_gym\.nn\.draws\)"):
+            untrained_world.step(state, actions(0, 0), pair)
+        with pytest.raises(WorldError, match="got list"):
+            untrained_world.start(actions(0, -1), pair)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_more_actions_than_games_are_refused(untrained_world):
+    state = untrained_world.start(actions(0, 1))
+    with pytest.raises(WorldError, match=r"2 games take 2 actions, got actions of shape \(3,\)"):
+        untrained_world.step(state, actions(0, 1, 2))
+
+
+def test_a_start_without_an_index_is_refused(untrained_world):
+    with pytest.raises(WorldError, match="start needs at least one index of a context, got none"):
+        untrained_world.start(torch.zeros(0, dtype=torch.int64))
 
 
 def test_latent_actions_step_the_world_too(untrained_world):
@@ -183,7 +209,10 @@ def test_latent_actions_step_the_world_too(untrained_world):
     assert by_code.tokens.shape == (2, S)
     assert torch.isfinite(reward).all()
     by_real, _, _ = untrained_world.step(state, actions(0, 4))
-    assert not torch.equal(by_code.led_by, by_real.led_by)
+    # The newest frame and its action enter the cache with the step after.
+    by_code, by_real = (untrained_world.step(s, actions(0, 0))[0] for s in (by_code, by_real))
+    for layer, other in zip(by_code.dynamics.keys, by_real.dynamics.keys, strict=True):
+        assert not torch.equal(layer, other)
 
 
 def test_latent_actions_can_stand_between_the_frames_of_a_clip(untrained_world):
