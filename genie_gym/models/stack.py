@@ -98,8 +98,9 @@ class GenieStack(nn.Module):
 
     @torch.no_grad()
     def show_tokens(self, frames: Float[Tensor, "B T H W C"]) -> Float[Tensor, "B T H W C"]:
-        """Return frames as their tokens show them."""
-        return self.tokenizer.decode(self.tokenizer.encode(frames))
+        """Return frames as their tokens show them, in full precision wherever it is asked for."""
+        with torch.autocast(frames.device.type, enabled=False):
+            return self.tokenizer.decode(self.tokenizer.encode(frames))
 
     def share_codebook(self) -> None:
         """Hand the tokenizer's codebook to the parts that embed tokens; needed after loading."""

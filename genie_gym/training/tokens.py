@@ -1,7 +1,8 @@
 """A recording as tokens and latent actions, computed once for the stages that learn from those."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -34,17 +35,31 @@ def tokenize(
     key = {"data": data.fingerprint, "models": _weights_hash(tokenizer, lam)}
     if cache.is_file() and (cached := _read_cache(cache, key)):
         return cached
-    if looks_at_patches_alone(tokenizer):
-        tokens = encode_patches(data, tokenizer)
-    else:
-        tokens = _encode_episodes(data, tokenizer, tokenizer.encode, "tokens")
-    latents = _encode_episodes(data, lam, _infer_all(lam), "latent actions", min_window=2)
+    with _evaluation_mode(tokenizer, lam):  # both: codes may be named from what tokens show
+        if looks_at_patches_alone(tokenizer):
+            tokens = encode_patches(data, tokenizer)
+        else:
+            tokens = _encode_episodes(data, tokenizer, tokenizer.encode, "tokens")
+        latents = _encode_episodes(data, lam, _infer_all(lam), "latent actions", min_window=2)
     rows = TokenRows(tokens, _shift(latents, data.rows.episode_ids))
     temporary = cache.with_name(f".{cache.name}.part")
     arrays = {"tokens": rows.tokens, "latent_actions": rows.latent_actions}
     save_file(arrays, temporary, metadata=key)
     temporary.replace(cache)
     return rows
+
+
+@contextmanager
+def _evaluation_mode(*modules: torch.nn.Module) -> Iterator[None]:
+    """Keep codebooks where they are; in training mode, encoding moves them."""
+    modes = [module.training for module in modules]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module, was_training in zip(modules, modes, strict=True):
+            module.train(was_training)
 
 
 def looks_at_patches_alone(tokenizer: Tokenizer) -> bool:
@@ -58,10 +73,8 @@ def encode_patches(data: TrainingData, tokenizer: Tokenizer) -> Int[np.ndarray, 
     """Return the tokens of all rows; of patches that look alike at a place, one is encoded.
 
     A game repeats itself: of 300,000 frames of Pong, 19 million patches, 64,000 differ. That takes
-    a minute instead of a quarter of an hour.
+    a minute instead of a quarter of an hour. The tokenizer must be in evaluation mode.
     """
-    was_training = tokenizer.training
-    tokenizer.eval()
     size, num_places = tokenizer.config.patch_size, tokenizer.num_tokens
     known: list[dict[bytes, int]] = [{} for _ in range(num_places)]
     num_rows = len(data.rows.frames)
@@ -75,7 +88,6 @@ def encode_patches(data: TrainingData, tokenizer: Tokenizer) -> Int[np.ndarray, 
         for place, (distinct, which) in enumerate(found):
             codes = [known[place][patch.tobytes()] for patch in distinct]
             tokens[chunk, place] = np.array(codes)[which]
-    tokenizer.train(was_training)
     return tokens
 
 
@@ -107,7 +119,8 @@ def _learn(
     for part in range(0, len(patches), CHUNK):
         chunk = torch.from_numpy(patches[part : part + CHUNK]).to(device)
         size, height, width = tokenizer.config.patch_size, tokenizer.height, tokenizer.width
-        codes = tokenizer.encode(to_float(unpatchify(chunk[:, None], size, height, width)))
+        frames = to_float(unpatchify(chunk[:, None], size, height, width))
+        codes = tokenizer.encode(frames).cpu()  # at once: reading a GPU code by code is slow
         for place, some in enumerate(new):
             for patch, code in zip(some[part : part + CHUNK], codes[:, 0, place], strict=False):
                 known[place][patch.tobytes()] = int(code)
@@ -144,8 +157,6 @@ def _encode_episodes(
     min_window: int = 1,
 ) -> Int[np.ndarray, "rows ..."]:
     """Run an encoder over every episode in chunks, each with the frames before it as context."""
-    was_training = module.training
-    module.eval()
     device = next(module.parameters()).device
     config = module.config.encoder
     context = max(config.temporal_window - 1, 0) * config.num_layers + min_window - 1
@@ -162,7 +173,6 @@ def _encode_episodes(
                     results = np.empty((len(data.rows.frames), *codes.shape[1:]), np.int32)
                 results[begin:end] = codes
                 bar.update(end - begin)
-    module.train(was_training)
     assert results is not None
     return results
 

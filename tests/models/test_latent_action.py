@@ -160,6 +160,8 @@ def test_codes_can_be_named_from_what_tokens_show_alone(build_untrained_world):
     assert not torch.equal(stack.lam.infer(clip), expected)
     stack.lam.config = replace(stack.lam.config, input="tokens")
     assert torch.equal(stack.lam.infer(clip), expected)
+    with torch.autocast("cpu", torch.bfloat16):  # training in bf16 sees what inference will
+        assert torch.equal(stack.show_tokens(clip), shown)
     # The next frame is still drawn from pixels.
     assert stack.lam.predict(clip[:, :-1], expected).shape == clip[:, :-1].shape
 

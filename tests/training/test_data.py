@@ -142,17 +142,31 @@ def test_patches_encoded_once_have_the_tokens_of_whole_frames(
         height=64,
         width=64,
         generator=generator,
-    )
+    ).eval()
     assert looks_at_patches_alone(module)
     monkeypatch.setattr("genie_gym.training.tokens.MANY", 100)
     tokens = encode_patches(data, module)
-    assert module.training  # as it was; yet the codes did not move
-    module.eval()
     frames = to_float(torch.from_numpy(np.asarray(data.rows.frames)))[:, None]
     with torch.inference_mode():
         expected = torch.cat([module.encode(part)[:, 0] for part in frames.split(CHUNK)])
     # Rounding may tip a token that lies between two codes.
     assert (tokens == expected.numpy()).mean() > 0.999
+
+
+@pytest.mark.parametrize("is_spatial", [False, True])
+def test_models_in_training_keep_their_codes_and_their_mode(
+    other_data, config, tmp_path, is_spatial
+):
+    encoder = replace(config.stack.tokenizer.encoder, is_spatial=is_spatial, temporal_window=0)
+    tokenizer = replace(config.stack.tokenizer, encoder=encoder, decoder=encoder)
+    lam = replace(config.stack.lam, input="tokens")
+    changed = replace(config.stack, tokenizer=tokenizer, lam=lam)
+    stack = GenieStack(changed, generator=torch.Generator().manual_seed(0)).train()
+    before = {name: weight.clone() for name, weight in stack.state_dict().items()}
+    tokenize(other_data, stack.tokenizer, stack.lam, tmp_path / "cache")
+    for name, weight in stack.state_dict().items():
+        assert torch.equal(weight, before[name]), name
+    assert stack.tokenizer.training and stack.lam.training
 
 
 def test_patches_that_see_others_are_not_encoded_alone(stack):
@@ -187,7 +201,7 @@ def test_a_cache_of_other_models_is_made_anew(other_data, stack, config, tmp_pat
     models = {"tokenizer": stack.tokenizer, "lam": stack.lam}
     kind = {"tokenizer": Tokenizer, "lam": LatentActionModel}[part]
     size = {"height": 64, "width": 64, "generator": torch.Generator()}
-    size |= {"num_actions": 6} if part == "lam" else {}
+    size |= {"num_actions": 6, "show_tokens": torch.clone} if part == "lam" else {}
     models[part] = kind(getattr(config.stack, part), **size)
     again = tokenize(other_data, models["tokenizer"], models["lam"], cache)
     assert not (again.tokens == 99).all()
