@@ -299,10 +299,17 @@ def test_an_action_map_is_learned_on_a_finished_run_from_the_labels_asked_for(
         (10**6, r"action_map.num_labels is 1000000, but the training episodes hold"),
     ):
         assert text in refused([*arguments, count], capsys)
-    assert main([str(one) for one in [*arguments, 9]]) == 0
-    assert capsys.readouterr().out.rstrip().endswith("reward, action_map")
-    config = yaml.safe_load((run / "config.yaml").read_text())
-    assert config["stack"]["action_map"]["num_labels"] == 9
+    for count in (9, 20):  # the second one replaces the map of the first
+        assert main([str(one) for one in [*arguments, count]]) == 0
+        assert capsys.readouterr().out.rstrip().endswith("reward, action_map")
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        assert config["stack"]["action_map"]["num_labels"] == count
+    before = (run / "action_map" / "weights.safetensors").read_bytes()
+    assert "was trained with stack.action_map={'num_labels': 20}" in refused(
+        [*arguments, 9, "--resume"], capsys
+    )
+    assert "stack.action_map.num_labels is 1000000" in refused([*arguments, 10**6], capsys)
+    assert (run / "action_map" / "weights.safetensors").read_bytes() == before
 
 
 def test_the_stages_of_the_command_are_those_of_the_stack():

@@ -18,6 +18,23 @@ LABELLED_SHARE = 0.25
 """Share of the latent action model's clips that hold a labelled transition, if there are any."""
 
 
+def choose_labels(
+    part: str, num_labels: int, windows: Windows, *, seed: int
+) -> Int[np.ndarray, " labels"]:
+    """Return the rows of the training episodes whose actions are told to a part of the stack.
+
+    Raises:
+        DataError: the training episodes do not hold as many clips.
+    """
+    starts = windows.training_starts
+    if num_labels > len(starts):
+        raise DataError(
+            f"stack.{part}.num_labels is {num_labels}, but the training episodes hold "
+            f"{len(starts)} clips of {windows.clip_length} frames. Lower it, or record more"
+        )
+    return np.random.default_rng(seed).choice(starts, num_labels, replace=False)
+
+
 class LatentActionStage(ClipStage):
     """Frame clips in which only the labelled transitions tell their action; -1 for the others."""
 
@@ -30,13 +47,7 @@ class LatentActionStage(ClipStage):
             DataError: the training episodes do not hold as many as are to be labelled.
         """
         super().__init__("lam", module, windows, config, seed=seed)
-        num_labels, starts = module.config.num_labels, windows.training_starts
-        if num_labels > len(starts):
-            raise DataError(
-                f"lam.num_labels is {num_labels}, but the training episodes hold {len(starts)} "
-                "clips. Lower it, or record more"
-            )
-        self.labelled = np.random.default_rng(seed).choice(starts, num_labels, replace=False)
+        self.labelled = choose_labels("lam", module.config.num_labels, windows, seed=seed)
 
     def draw_starts(
         self, rng: np.random.Generator, *, is_validation: bool
@@ -73,14 +84,7 @@ class ActionMapStage(ClipStage):
             DataError: the training episodes do not hold as many as the map is to learn from.
         """
         super().__init__("action_map", module, windows, config, seed=seed)
-        num_labels, starts = module.config.num_labels, windows.training_starts
-        if num_labels > len(starts):
-            raise DataError(
-                f"action_map.num_labels is {num_labels}, but the training episodes hold "
-                f"{len(starts)} clips of {windows.clip_length} frames. Lower --labels, or record "
-                "more"
-            )
-        self.labelled = np.random.default_rng(seed).choice(starts, num_labels, replace=False)
+        self.labelled = choose_labels("action_map", module.config.num_labels, windows, seed=seed)
 
     def draw_starts(
         self, rng: np.random.Generator, *, is_validation: bool

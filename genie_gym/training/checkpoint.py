@@ -73,6 +73,10 @@ class Checkpoints:
                 "to the one before"
             ) from error
 
+    def is_empty(self) -> bool:
+        """Return whether no checkpoint has been written yet."""
+        return not self._folders()
+
     def clear(self) -> None:
         """Delete all checkpoints."""
         shutil.rmtree(self.folder, ignore_errors=True)

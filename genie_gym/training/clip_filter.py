@@ -20,7 +20,7 @@ from genie_gym.models.tokenizer import Metrics
 from genie_gym.training.checkpoint import Checkpoints
 from genie_gym.training.config import StageConfig
 from genie_gym.training.loop import train
-from genie_gym.training.run import RunLog
+from genie_gym.training.run_log import RunLog
 
 SUFFIXES = (".avi", ".mov", ".mp4", ".webm")
 HELD_OUT_SHARE = 0.2

@@ -13,11 +13,9 @@ runs/pong/
 
 import json
 import os
-import sys
-import time
-from collections.abc import Sequence
+import shutil
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -29,20 +27,21 @@ from tqdm import tqdm
 
 from genie_gym.config import from_dict, load_yaml, to_dict
 from genie_gym.errors import DataError
-from genie_gym.models.stack import STAGES, GenieStack
+from genie_gym.models.stack import STAGES, GenieStack, StackConfig
 from genie_gym.models.tokenizer import Metrics
 from genie_gym.models.world import World
-from genie_gym.training.action_stages import ActionMapStage, LatentActionStage
+from genie_gym.training.action_stages import ActionMapStage, LatentActionStage, choose_labels
 from genie_gym.training.checkpoint import Checkpoints
 from genie_gym.training.config import RunConfig, StageConfig
 from genie_gym.training.data import TrainingData, Windows
-from genie_gym.training.guards import warnings
 from genie_gym.training.loop import Stage, train
+from genie_gym.training.run_log import RunLog
 from genie_gym.training.stages import ClipStage, DynamicsStage, RewardStage
 from genie_gym.training.tokens import tokenize
 from genie_gym.training.warm_start import warm_start
 
-LOG_EVERY = 10
+REPLACEABLE = frozenset({"action_map"})
+"""Stages that no other is built on, so that a run may train them anew."""
 
 
 class RunFolder:
@@ -55,30 +54,40 @@ class RunFolder:
     def open(self, config: RunConfig, *, resume: bool, stages: Sequence[str]) -> None:
         """Make the folder ready to train `stages`.
 
+        Without `resume` an action map is learned anew, since no other part is built on it.
+
         Raises:
+            ConfigError: it holds a run whose config has unknown keys.
             DataError: it holds a run with another config, or a stage that `resume` would continue.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         file = self.path / "config.yaml"
         if file.is_file():
-            self._check_same_stack(load_yaml(file)["stack"], config)
+            old = from_dict(StackConfig, load_yaml(file)["stack"], f"{file}: stack")
+            may_differ = () if resume else REPLACEABLE.intersection(stages)
+            self._check_same_stack(old, config.stack, may_differ)
         for stage in stages:
-            if not resume and (self.path / stage).exists():
+            if not resume and stage not in REPLACEABLE and (self.path / stage).exists():
                 raise DataError(
                     f"{self.path / stage} has been trained already. Go on with --resume, or take "
                     "another --out"
                 )
+        if not resume:
+            for stage in REPLACEABLE.intersection(stages):
+                shutil.rmtree(self.path / stage, ignore_errors=True)
         _write_atomically(file, yaml.safe_dump(to_dict(config), sort_keys=False))
 
-    def _check_same_stack(self, old: dict[str, Any], config: RunConfig) -> None:
+    def _check_same_stack(
+        self, old: StackConfig, new: StackConfig, may_differ: Collection[str]
+    ) -> None:
         """Refuse a config that differs in what trained or half-trained parts are built of."""
-        new = yaml.safe_load(yaml.safe_dump(to_dict(config.stack)))
+        old_values, new_values = to_dict(old), to_dict(new)
         untouched = {stage for stage in STAGES if not (self.path / stage).exists()}
-        for key in new.keys() - untouched:
-            if new[key] != old.get(key):
+        for key in new_values.keys() - untouched - set(may_differ):
+            if new_values[key] != old_values[key]:
                 raise DataError(
-                    f"{self.path} was trained with stack.{key}={old.get(key)}, but the config says "
-                    f"{new[key]}. Use the old value, or take another --out"
+                    f"{self.path} was trained with stack.{key}={old_values[key]}, but the config "
+                    f"says {new_values[key]}. Use the old value, or take another --out"
                 )
 
     def read_config(self) -> RunConfig:
@@ -98,6 +107,14 @@ class RunFolder:
     def weights_file(self, stage: str) -> Path:
         """Return where a finished stage keeps its weights."""
         return self.path / stage / "weights.safetensors"
+
+    def has_begun(self, stage: str) -> bool:
+        """Return whether a stage has weights to go on from, finished or in a checkpoint."""
+        return self.weights_file(stage).is_file() or not self.checkpoints(stage).is_empty()
+
+    def checkpoints(self, stage: str) -> Checkpoints:
+        """Return what a stage can be resumed from."""
+        return Checkpoints(self.path / stage / "checkpoints")
 
     def finished_stages(self) -> list[str]:
         """Return the stages that have weights, in the order of training."""
@@ -125,60 +142,6 @@ class RunFolder:
                     "it and train this stage again with --resume"
                 ) from error
         stack.share_codebook()
-
-
-class RunLog:
-    """Metrics of one stage: a line of JSON each, TensorBoard, and the progress bar's tail."""
-
-    def __init__(self, folder: Path, stage: str, bar: "tqdm[Any]") -> None:
-        """Open the log; an older one is continued."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        folder.mkdir(parents=True, exist_ok=True)
-        self._stage = stage
-        self._bar = bar
-        self._start = time.monotonic()
-        self._warned: set[str] = set()
-        self._file = (folder / "metrics.jsonl").open("a")
-        self._board = SummaryWriter(str(folder))
-
-    def __enter__(self) -> "RunLog":
-        """Return the log."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the files."""
-        self._file.close()
-        self._board.close()
-
-    def write(self, step: int, split: str, metrics: Metrics) -> None:
-        """Keep the metrics of a step as `<stage>/<split>/<quantity>`; every tenth in training."""
-        if split == "train" and step % LOG_EVERY:
-            return
-        line = {"step": step, "split": split, "seconds": round(time.monotonic() - self._start, 1)}
-        warned = self._warn(step, metrics) if split == "validation" else {}
-        self._file.write(json.dumps({**line, **metrics, **warned}) + "\n")
-        self._file.flush()
-        for name, value in metrics.items():
-            self._board.add_scalar(f"{self._stage}/{split}/{name}", value, step)
-        if split == "validation":
-            self._bar.set_postfix({name: f"{value:.4g}" for name, value in metrics.items()})
-
-    def _warn(self, step: int, metrics: Metrics) -> dict[str, dict[str, str]]:
-        """Print every warning of a new kind; return them for the log."""
-        new = {
-            kind: text for kind, text in warnings(self._stage, metrics) if kind not in self._warned
-        }
-        self._warned |= new.keys()
-        for kind, text in new.items():
-            self._bar.write(f"warning, {self._stage} at step {step}: {kind}: {text}", sys.stderr)
-            self._board.add_text(f"{self._stage}/warning", f"{kind}: {text}", step)
-        return {"warnings": new} if new else {}
 
 
 def run_training(
@@ -214,6 +177,7 @@ def run_training(
         validation_share=config.validation_share,
         memory_gib=config.memory_gib,
     )
+    _check_labels(config, data, stages)
     run.open(config, resume=resume, stages=stages)
     _write_data_card(run, data)
     torch.manual_seed(config.seed)  # initial weights
@@ -222,11 +186,9 @@ def run_training(
     run.load(stack)
     for name in stages:
         stage_config: StageConfig = getattr(config.training, name)
-        has_begun = (run.path / name).exists()
         stage = _make_stage(name, stack, data, run, stage_config, config.seed)
-        if init_from is not None and not has_begun:
+        if init_from is not None and not run.has_begun(name):
             warm_start(stack, init_from, name)
-        checkpoints = Checkpoints(run.path / name / "checkpoints")
         with (
             tqdm(total=stage_config.max_steps, unit="step", desc=name) as bar,
             RunLog(run.path / name, name, bar) as log,
@@ -242,12 +204,21 @@ def run_training(
                 generator=generator,
                 seed=config.seed,
                 device=device,
-                checkpoints=checkpoints,
+                checkpoints=run.checkpoints(name),
                 log=log,
                 on_step=on_step,
             )
         _save_weights(stage.module, run.weights_file(name))
     return run
+
+
+def _check_labels(config: RunConfig, data: TrainingData, stages: Sequence[str]) -> None:
+    """Refuse too many labels at once, not after the stages before have trained."""
+    for name in ("lam", "action_map"):
+        if name in stages:
+            windows = Windows(data, getattr(config.training, name).clip_length)
+            num_labels = getattr(config.stack, name).num_labels
+            choose_labels(name, num_labels, windows, seed=config.seed)
 
 
 def _make_stage(

@@ -185,7 +185,7 @@ def square_lam(square_stack, half_square, square_generator):
     def batch_at(step):
         return half_square.clips(32, 3, square_generator)
 
-    return fit(square_stack.lam, batch_at, num_steps=150, learning_rate=3e-3)
+    return fit(square_stack.lam, batch_at, num_steps=200, learning_rate=3e-3)
 
 
 @pytest.fixture(scope="session")

@@ -81,7 +81,7 @@ def test_actions_shifted_by_one_make_the_dynamics_wrong(square_dynamics, square_
     )
     _, right = square_dynamics(batch)
     _, wrong = square_dynamics(shifted)
-    assert right["changed_accuracy"] == 1
+    assert right["changed_accuracy"] > 0.999
     # Three moves of four are the wrong ones; tokens that both agree on are still right.
     assert wrong["changed_accuracy"] < 0.6
 

@@ -13,7 +13,7 @@ from genie_gym.nn.transformer import TransformerConfig
 from genie_gym.training.config import RunConfig
 from genie_gym.training.guards import GUARDS, warnings
 from genie_gym.training.loop import mean_metrics
-from genie_gym.training.run import RunLog
+from genie_gym.training.run_log import RunLog
 from genie_gym.training.stages import rollout_errors
 
 # What the bundled Pong world's parts reported at their first and last evaluation.

@@ -8,6 +8,7 @@ import yaml
 from collectors import record
 from genie_gym.errors import DataError, WorldError
 from genie_gym.models.action_map import ActionMapConfig
+from genie_gym.models.reward import RewardConfig
 from genie_gym.models.stack import STAGES, GenieStack
 from genie_gym.training.config import StageConfig
 from genie_gym.training.export import export
@@ -57,6 +58,24 @@ def test_a_part_that_was_not_begun_may_still_be_configured_anew(config, tmp_path
     (tmp_path / "reward").mkdir()
     with pytest.raises(DataError, match=r"was trained with stack\.reward"):
         run.open(config, resume=True, stages=STAGES)
+
+
+def test_a_run_from_before_a_setting_existed_had_its_default(config, tmp_path):
+    run = RunFolder(tmp_path)
+    run.open(config, resume=False, stages=["reward"])
+    (tmp_path / "reward").mkdir()
+    written = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert written["stack"]["reward"].pop("action_dropout") == RewardConfig().action_dropout
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(written))
+    run.open(config, resume=True, stages=["reward"])
+    assert run.read_config() == config
+
+
+def test_too_many_labels_are_refused_before_anything_is_trained(recording, config, tmp_path):
+    text = r"stack\.action_map\.num_labels is 200, but the training episodes hold \d+ clips of 2"
+    with pytest.raises(DataError, match=text):
+        run_training(shorten(config), recording, tmp_path / "run", device=CPU)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ def test_a_run_begins_with_the_worlds_weights_but_goes_on_with_its_own(
     pipeline, config, world, earlier_stages
 ):
     run = earlier_stages("begun", "dynamics")
+    (run.path / "dynamics").mkdir()  # left by a run that was killed before its first checkpoint
     training = replace(
         config.training,
         dynamics=replace(config.training.dynamics, max_steps=1, learning_rate=1e-12),
@@ -93,6 +94,36 @@ def test_a_run_begins_with_the_worlds_weights_but_goes_on_with_its_own(
     run_training(settings, pipeline.recording, run.path, init_from=other, **begin)
     run.load(stack)
     assert torch.equal(stack.dynamics.mask_token, trained["mask_token"])
+
+
+def test_a_reward_model_keeps_the_correction_for_its_own_recording(config):
+    world, stack = world_of(build(config, 1), "reward"), build(config, 2)
+    for value, model in ((1.0, world.stack.reward), (2.0, stack.reward)):
+        model.reward_correction.fill_(value)
+        model.end_correction.fill_(value)
+    warm_start(stack, world, "reward")
+    assert torch.equal(stack.reward.to_reward.weight, world.stack.reward.to_reward.weight)
+    assert (stack.reward.reward_correction == 2).all() and (stack.reward.end_correction == 2).all()
+
+
+def test_a_reward_model_of_other_rewards_is_refused(config):
+    reward = replace(config.stack.reward, reward_classes=(-2.0, 0.0, 2.0))
+    stack = build(replace(config, stack=replace(config.stack, reward=reward)), 2)
+    text = r"reward_classes is \[-2\.0, 0\.0, 2\.0\], but that world tells \[-1\.0, 0\.0, 1\.0\]"
+    with pytest.raises(ConfigError, match=text):
+        warm_start(stack, world_of(build(config, 1), "reward"), "reward")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("stage", ["dynamics", "reward"])
+def test_a_stack_on_a_gpu_begins_from_a_world_on_the_cpu(config, stage):
+    world = world_of(build(config, 1), stage)
+    stack, expected = build(config, 2).to("cuda"), build(config, 2)
+    for one in (stack, expected):
+        warm_start(one, world, stage)
+    trained = getattr(stack, stage).state_dict()
+    for name, weight in getattr(expected, stage).state_dict().items():
+        assert torch.equal(trained[name].cpu(), weight), name
 
 
 def test_a_part_that_the_world_lacks_is_refused(config, old_world):
