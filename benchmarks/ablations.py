@@ -30,7 +30,8 @@ from genie_gym.evaluation.reconstruction import reconstruction
 from genie_gym.evaluation.reward_figures import rewards
 from genie_gym.evaluation.rollout import Heldout, open_heldout
 from genie_gym.models.stack import STAGES, GenieStack
-from genie_gym.models.world import ActionSource, Imagined, Starts, World, WorldState
+from genie_gym.models.state import Starts, WorldState
+from genie_gym.models.world import ActionSource, Imagined, World
 from genie_gym.training.config import RunConfig
 from genie_gym.training.run import RunFolder, run_training
 

@@ -22,7 +22,7 @@ from genie_gym.config import from_dict, load_yaml
 from genie_gym.envs.slots import Slots, WorldEnvConfig
 from genie_gym.models.bundle import save_bundle
 from genie_gym.models.stack import STAGES, GenieStack, StackConfig
-from genie_gym.models.world import Starts
+from genie_gym.models.state import Starts
 
 CONFIG = Path(__file__).parents[1] / "configs" / "tiny.yaml"
 EARLY, LATE, NUM_AROUND = 10, 10_000, 51

@@ -7,7 +7,8 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from genie_gym.models.world import World, WorldState
+from genie_gym.models.state import WorldState
+from genie_gym.models.world import World
 
 
 class WorldRollout(NamedTuple):

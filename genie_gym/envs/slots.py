@@ -19,7 +19,8 @@ from jaxtyping import Bool, Float64, Int64, UInt8
 from genie_gym.errors import ConfigError, WorldError, did_you_mean
 from genie_gym.games import game_of
 from genie_gym.models.bundle import CARD_FILE, find_bundle, load_world
-from genie_gym.models.world import ActionSource, World, WorldState
+from genie_gym.models.state import WorldState
+from genie_gym.models.world import ActionSource, World
 from genie_gym.nn.draws import Streams, uniform
 from genie_gym.nn.masking import draw_codes
 

@@ -20,7 +20,8 @@ from genie_gym.envs.slots import (
     to_starts,
 )
 from genie_gym.errors import ConfigError, DataError, InvalidActionError, WorldError
-from genie_gym.models.world import World, WorldState
+from genie_gym.models.state import WorldState
+from genie_gym.models.world import World
 
 ActionIndex = SupportsInt
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from genie_gym.evaluation.objects import find_objects, why_no_objects
 from genie_gym.evaluation.video import contact_sheet
-from genie_gym.models.world import World, WorldState
+from genie_gym.models.state import WorldState
+from genie_gym.models.world import World
 from genie_gym.nn.attention import attention_weights
 from genie_gym.nn.transformer import Block, STTransformer
 

@@ -13,7 +13,8 @@ from genie_gym.data.hdf5 import COLUMNS, Recording, Rows
 from genie_gym.data.windows import EpisodeWindows
 from genie_gym.errors import DataError
 from genie_gym.games import game_of
-from genie_gym.models.world import ActionSource, World, WorldState
+from genie_gym.models.state import WorldState
+from genie_gym.models.world import ActionSource, World
 
 OUTCOMES = ("rewards", "terminations")
 """What a recording may lack: then nothing is said of rewards and ends."""

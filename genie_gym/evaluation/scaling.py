@@ -23,7 +23,8 @@ from torch.utils._pytree import tree_leaves
 from genie_gym.data.batch import Batch
 from genie_gym.evaluation.estimates import Report
 from genie_gym.models.stack import STAGES, GenieStack, StackConfig
-from genie_gym.models.world import Starts, World
+from genie_gym.models.state import Starts
+from genie_gym.models.world import World
 from genie_gym.nn.transformer import TransformerConfig
 
 LENGTHS = (4, 8, 16, 32, 64)

@@ -14,7 +14,8 @@ from genie_gym.config import from_dict, load_yaml, to_dict
 from genie_gym.errors import ConfigError, DeviceError, WorldError, did_you_mean
 from genie_gym.games import GAMES
 from genie_gym.models.stack import STAGES, GenieStack, StackConfig
-from genie_gym.models.world import Starts, World
+from genie_gym.models.state import Starts
+from genie_gym.models.world import World
 
 BUNDLE_VERSION = 2
 CARD_FILE, WEIGHTS_FILE, STARTS_FILE = "world.yaml", "weights.safetensors", "starts.safetensors"

@@ -12,7 +12,7 @@ from genie_gym.config import load_yaml
 from genie_gym.errors import DataError, WorldError
 from genie_gym.models.bundle import save_bundle
 from genie_gym.models.stack import GenieStack
-from genie_gym.models.world import Starts
+from genie_gym.models.state import Starts
 from genie_gym.training.config import RunConfig
 from genie_gym.training.data import TrainingData, Windows
 from genie_gym.training.run import RunFolder

@@ -9,8 +9,8 @@ from genie_gym.models.dynamics import DynamicsConfig
 from genie_gym.models.latent_action import LatentActionConfig
 from genie_gym.models.reward import RewardConfig
 from genie_gym.models.stack import STAGES, GenieStack, StackConfig
+from genie_gym.models.state import Starts
 from genie_gym.models.tokenizer import TokenizerConfig
-from genie_gym.models.world import Starts
 from genie_gym.nn.quantizer import QuantizerConfig
 from genie_gym.nn.transformer import TransformerConfig
 

@@ -10,7 +10,7 @@ from collectors import record
 from genie_gym.cli import main
 from genie_gym.models.bundle import save_bundle
 from genie_gym.models.stack import STAGES, GenieStack
-from genie_gym.models.world import Starts
+from genie_gym.models.state import Starts
 
 
 @pytest.fixture(scope="module")

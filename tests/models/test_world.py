@@ -4,7 +4,7 @@ import torch
 
 from genie_gym.errors import InvalidActionError, WorldError
 from genie_gym.models.stack import STAGES
-from genie_gym.models.world import WorldState
+from genie_gym.models.state import WorldState
 from genie_gym.nn.draws import Streams
 
 HEIGHT, WIDTH, S = 20, 28, 12

@@ -5,7 +5,8 @@ import torch
 
 from genie_gym.errors import ConfigError
 from genie_gym.models.stack import GenieStack
-from genie_gym.models.world import Starts, World
+from genie_gym.models.state import Starts
+from genie_gym.models.world import World
 from genie_gym.training.run import run_training
 from genie_gym.training.warm_start import warm_start
 
