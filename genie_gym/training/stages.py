@@ -169,10 +169,11 @@ def known_action_rows(batch: Batch, dynamics: Dynamics) -> Int[Tensor, "B T"]:
 
     They are real actions, or latent ones where the dynamics has met no others.
     """
-    assert batch.actions is not None and batch.latent_actions is not None
     if dynamics.config.latent_prob < 1:
+        assert batch.actions is not None
         rows = dynamics.real_action_rows(batch.actions)
     else:
+        assert batch.latent_actions is not None
         rows = dynamics.latent_action_rows(batch.latent_actions)
     return nn.functional.pad(rows, (1, 0), value=0)
 
