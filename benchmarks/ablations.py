@@ -62,7 +62,10 @@ class Variant:
         """Return whether a stage begins with, or keeps, the weights of the finished run."""
         if stage in self.stages:
             return not self.from_scratch
-        return "tokenizer" not in self.stages or stage == "lam"  # the others read its tokens
+        return "tokenizer" not in self.stages or stage in (
+            "lam",
+            "action_map",
+        )  # others read tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

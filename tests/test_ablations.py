@@ -72,9 +72,13 @@ def test_a_variant_borrows_all_but_what_it_trains_from_scratch_or_makes_tokens_f
         variant = ablations.Variant(name="some", stages=stages, **options)
         return [stage for stage in ablations.STAGES if variant.borrows(stage)]
 
-    assert borrowed() == borrowed("dynamics") == ["tokenizer", "lam", "dynamics", "reward"]
-    assert borrowed("dynamics", from_scratch=True) == ["tokenizer", "lam", "reward"]
-    assert borrowed("tokenizer", from_scratch=True) == ["lam"]
+    assert (
+        borrowed()
+        == borrowed("dynamics")
+        == ["tokenizer", "lam", "dynamics", "reward", "action_map"]
+    )
+    assert borrowed("dynamics", from_scratch=True) == ["tokenizer", "lam", "reward", "action_map"]
+    assert borrowed("tokenizer", from_scratch=True) == ["lam", "action_map"]
 
 
 def test_every_variant_gets_one_row_and_only_once(table):

@@ -37,7 +37,7 @@ def actions(world):
 def tensors(state):
     kept = [state.tokens]
     for cache in (state.dynamics, state.reward, state.decoder):
-        kept += [cache.keys, cache.values, cache.num_frames]
+        kept += [*cache.keys, *cache.values, cache.num_frames]
     return kept
 
 
