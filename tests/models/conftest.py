@@ -222,7 +222,7 @@ def square_dynamics(square_stack, square_tokenizer, square_clips, training_place
     def batch_at(step):
         return square_clips(24, 6, training_places)
 
-    return fit(square_stack.dynamics, batch_at, num_steps=600, learning_rate=1e-2)
+    return fit(square_stack.dynamics, batch_at, num_steps=800, learning_rate=1e-2)
 
 
 @pytest.fixture(scope="session")
