@@ -19,3 +19,26 @@ def draw():
         return cv2.resize(raw, (64, 64), interpolation=cv2.INTER_AREA)
 
     return draw_field
+
+
+@pytest.fixture(scope="session")
+def step_with_ram():
+    """Return a function that steps a real game: its frame, and the RAM of both raw ones in it."""
+
+    def step(env, action):
+        before = _ram_one_raw_frame_early(env, action)
+        obs, _, terminated, _, _ = env.step(action)
+        assert not terminated
+        return obs, (before, env._ale.getRAM())
+
+    return step
+
+
+def _ram_one_raw_frame_early(env, action):
+    ale = env._ale
+    start = ale.cloneState(include_rng=True)
+    for _ in range(env.frame_skip - 1):
+        ale.act(ale.getMinimalActionSet()[action])
+    ram = ale.getRAM()
+    ale.restoreState(start)
+    return ram

@@ -43,7 +43,7 @@ def find(*frames):
 
 
 @pytest.fixture(scope="module")
-def play():
+def play(step_with_ram):
     """400 steps of scripted play: frames, and the RAM behind each of the two raw frames merged."""
     env, player = RealEnv("Breakout"), BreakoutPlayer()
     obs, _ = env.reset(seed=5)
@@ -51,23 +51,11 @@ def play():
     frames, rams = [], []
     for _ in range(NUM_STEPS):
         action = player.act(obs)
-        before = _ram_one_raw_frame_early(env, action)
-        obs, _, terminated, _, _ = env.step(action)
-        assert not terminated
+        obs, ram = step_with_ram(env, action)
         frames.append(obs)
-        rams.append((before, env._ale.getRAM()))
+        rams.append(ram)
     env.close()
     return np.array(frames), np.array(rams).astype(float)
-
-
-def _ram_one_raw_frame_early(env, action):
-    ale = env._ale
-    start = ale.cloneState(include_rng=True)
-    for _ in range(env.frame_skip - 1):
-        ale.act(ale.getMinimalActionSet()[action])
-    ram = ale.getRAM()
-    ale.restoreState(start)
-    return ram
 
 
 def is_drawn(rams):

@@ -11,7 +11,7 @@ BALL_X, OPPONENT_Y, OWN_Y, BALL_Y = 49, 50, 51, 54  # addresses in the emulator'
 
 
 @pytest.fixture(scope="module")
-def play():
+def play(step_with_ram):
     """600 steps of random play: frames, and the RAM behind each of the two raw frames merged."""
     env = RealEnv("Pong")
     env.reset(seed=3)
@@ -20,23 +20,11 @@ def play():
     for step in range(NUM_STEPS):
         if step % 4 == 0:
             action = generator.integers(env.action_space.n)
-        before = _ram_one_raw_frame_early(env, action)
-        obs, _, terminated, _, _ = env.step(action)
-        assert not terminated
+        obs, ram = step_with_ram(env, action)
         frames.append(obs)
-        rams.append((before, env._ale.getRAM()))
+        rams.append(ram)
     env.close()
     return np.array(frames), np.array(rams).astype(float)
-
-
-def _ram_one_raw_frame_early(env, action):
-    ale = env._ale
-    start = ale.cloneState(include_rng=True)
-    for _ in range(env.frame_skip - 1):
-        ale.act(ale.getMinimalActionSet()[action])
-    ram = ale.getRAM()
-    ale.restoreState(start)
-    return ram
 
 
 def _row(raw_y):
