@@ -1,6 +1,6 @@
 """The learned world as a `VecEnv` of Stable-Baselines3."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from genie_gym.envs.world_vector_env import GenieWorldVectorEnv
 from genie_gym.errors import ConfigError
 
-Indices = None | int | Sequence[int]
+Indices = None | int | Iterable[int]
 Infos = list[dict[str, Any]]
 
 
