@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from genie_gym.cli_data import add_data, seed_number
+from genie_gym.cli_plan import add_plan, plan
 from genie_gym.errors import GenieError
 
 STAGE_NAMES = ("tokenizer", "lam", "dynamics", "reward", "action_map")
@@ -46,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(command("train", train, "train the stack on a recording"))
     _add_export(command("export", export, "turn a run folder into a world bundle"))
     _add_evaluate(command("evaluate", evaluate, "judge a world on held-out play"))
+    add_plan(command("plan", plan, "let a planner play the real game or the learned one"))
     _add_info(command("info", info, "print the card of a world"))
     return parser
 

@@ -63,7 +63,7 @@ class RealModel:
         [(game, frame_skip, sticky)] = settings
         self._rehearsal = RealEnv(game, frame_skip=frame_skip, sticky=sticky)
         self.num_roots = len(self._envs)
-        self.num_actions: int = self._envs[0].action_space.n
+        self.num_actions = len(self._envs[0].action_meanings)
 
     def snapshot(self) -> RealRoots:
         """Return copies of the live games as they stand now."""
