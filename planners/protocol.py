@@ -5,6 +5,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
+Actions = Int[Tensor, "B N T"] | Float[Tensor, "B N T dims"]
+"""Candidate plans: indices of a discrete set, or vectors."""
+
 
 class Rollout(NamedTuple):
     """What N candidate plans of T steps lead to, from B roots."""
@@ -35,13 +38,58 @@ class RolloutLike(Protocol):
 
 
 @runtime_checkable
+class StateLike(Protocol):
+    """States of some games; opaque but for this."""
+
+    def expand(self, num_copies: int) -> Any:
+        """Return every state `num_copies` times, copies side by side."""
+
+
+class Policy(Protocol):
+    """Chances of the discrete actions."""
+
+    def __call__(self, state: Any) -> Float[Tensor, "rows actions"]:
+        """Return probabilities of the actions in each state."""
+
+
+class Value(Protocol):
+    """What is still to be earned."""
+
+    def __call__(self, state: Any) -> Float[Tensor, " rows"]:
+        """Return the expected discounted return from each state on."""
+
+
+@runtime_checkable
 class Model(Protocol):
     """A model that can be rolled out without touching the game it was taken from."""
 
-    num_actions: int
+    @property
+    def num_roots(self) -> int:
+        """How many games are planned for at once."""
 
-    def snapshot(self) -> Any:
+    @property
+    def num_actions(self) -> int | None:
+        """Size of the discrete action set; None where actions are vectors."""
+
+    @property
+    def action_bounds(self) -> Float[Tensor, "two dims"] | None:
+        """Lowest and highest action vector; None where actions are discrete."""
+
+    @property
+    def policy(self) -> Policy | None:
+        """Proposes candidates; None if there is none."""
+
+    @property
+    def value(self) -> Value | None:
+        """Judges the ends of plans; None if there is none."""
+
+    def snapshot(self) -> StateLike:
         """Return the states to plan from, a batch of B roots."""
 
-    def rollout(self, state: Any, actions: Int[Tensor, "B N T"]) -> RolloutLike:
+    def rollout(self, state: Any, actions: Actions) -> RolloutLike:
         """Return what each candidate plan earns; `state` is left as it is."""
+
+    def step(
+        self, state: Any, actions: Int[Tensor, " rows"] | Float[Tensor, "rows dims"]
+    ) -> tuple[StateLike, Float[Tensor, " rows"], Float[Tensor, " rows"]]:
+        """Return the next states, the mean rewards, and the chances that the games go on."""

@@ -1,10 +1,12 @@
 """The imagined world as a model that a planner can roll out."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Int64, UInt8
 from torch import Tensor
 
 from genie_gym.models.state import WorldState
@@ -28,7 +30,11 @@ class WorldModel:
         state: the roots.
         generator: draws tokens; without one the likeliest are taken.
         num_maskgit_steps: refinement steps a frame; planning gets by with few.
+        policy: chances of the actions in each state, which planners may draw candidates from.
+        value: what is still to be earned in each state, which planners add to the end of a plan.
     """
+
+    action_bounds = None
 
     def __init__(
         self,
@@ -37,8 +43,13 @@ class WorldModel:
         *,
         generator: torch.Generator | None = None,
         num_maskgit_steps: int | None = None,
+        policy: Callable[[WorldState], Float[Tensor, "rows actions"]] | None = None,
+        value: Callable[[WorldState], Float[Tensor, " rows"]] | None = None,
     ) -> None:
+        self.num_roots = len(state.tokens)
         self.num_actions = world.num_actions
+        self.policy = policy
+        self.value = value
         self._world = world
         self._state = state
         self._generator = generator
@@ -49,22 +60,96 @@ class WorldModel:
         return self._state
 
     def rollout(self, state: WorldState, actions: Int[Tensor, "B N T"]) -> WorldRollout:
-        """Return what each plan earns, in expectation, and whether the game goes on."""
-        num_plans = actions.shape[1]
-        state = state.expand(num_plans)
+        """Return what each plan earns, in expectation, and whether the game goes on.
+
+        Plans that begin alike share these frames, which are imagined once.
+        """
+        num_roots, num_plans, _ = actions.shape
+        place = torch.arange(num_roots).repeat_interleave(num_plans)
         rewards, continuations = [], []
         for step_actions in rearrange(actions, "B N T -> T (B N)"):
-            state, reward, terminated_prob = self._world.step(
-                state,
-                step_actions,
-                self._generator,
-                num_maskgit_steps=self._num_maskgit_steps,
-            )
-            rewards.append(reward)
-            continuations.append(1 - terminated_prob)
+            branches, place = (place * self.num_actions + step_actions).unique(return_inverse=True)
+            state = state.gather(branches // self.num_actions)
+            state, reward, continuation = self.step(state, branches % self.num_actions)
+            rewards.append(reward[place])
+            continuations.append(continuation[place])
         per_plan = "T (B N) -> B N T"
         return WorldRollout(
             rearrange(torch.stack(rewards), per_plan, N=num_plans),
             rearrange(torch.stack(continuations), per_plan, N=num_plans),
-            state,
+            state.gather(place),
         )
+
+    def step(
+        self, state: WorldState, actions: Int[Tensor, " rows"]
+    ) -> tuple[WorldState, Float[Tensor, " rows"], Float[Tensor, " rows"]]:
+        """Return the next states, the expected rewards, and the chances that the games go on."""
+        state, reward, terminated_prob = self._world.step(
+            state, actions, self._generator, num_maskgit_steps=self._num_maskgit_steps
+        )
+        return state, reward, 1 - terminated_prob
+
+
+class WorldFollower:
+    """Follows games that are played elsewhere: gives the world's model of where they stand.
+
+    It keeps the last frames and actions of each game and encodes them anew at every step: as many
+    frames as the dynamics remembers, or as the game has had.
+
+    Args:
+        world: a trained world with a reward model.
+        options: those of `WorldModel`.
+    """
+
+    def __init__(self, world: World, **options: Any) -> None:
+        self._world = world
+        self._options = options
+        self._num_kept = world.config.dynamics.transformer.temporal_window
+        self._frames: list[Tensor] = []
+        self._actions: list[Tensor] = []
+        self._ages = torch.zeros(0, dtype=torch.int64)
+
+    def __call__(
+        self,
+        obs: UInt8[np.ndarray, "B H W C"],
+        actions: Int64[np.ndarray, " B"] | None,
+        is_first: Bool[np.ndarray, " B"],
+    ) -> WorldModel:
+        """Take the newest frames, and return the model of the games as they stand.
+
+        Args:
+            obs: newest frame of every game, of the world's size.
+            actions: what led to it; None in the first step of all games.
+            is_first: which games have just begun.
+
+        Raises:
+            WorldError: the frames are not of the world's size.
+        """
+        if actions is None:
+            self._frames, self._actions = [], []
+            self._ages = torch.zeros(len(obs), dtype=torch.int64)
+        else:
+            self._actions.append(torch.from_numpy(actions))
+        self._frames.append(torch.from_numpy(obs.copy()))
+        self._frames = self._frames[-self._num_kept :]
+        self._actions = self._actions[-(self._num_kept - 1) :]
+        self._ages = torch.where(torch.from_numpy(is_first), 0, self._ages) + 1
+        return WorldModel(self._world, self._encode(), **self._options)
+
+    def _encode(self) -> WorldState:
+        """Encode the games, those of the same age together."""
+        frames = torch.stack(self._frames, dim=1)
+        actions = torch.stack([torch.zeros_like(self._ages), *self._actions], dim=1)
+        ages = self._ages.clamp(max=frames.shape[1])
+        state: WorldState | None = None
+        for age in sorted(set(ages.tolist())):
+            is_of_age = ages == age
+            rows = is_of_age.nonzero()[:, 0]
+            part = self._world.encode(
+                frames[rows, -age:], actions[rows, actions.shape[1] - age + 1 :]
+            )
+            part = part.gather((is_of_age.cumsum(0) - 1).clamp(min=0))
+            is_of_age = is_of_age.to(self._world.device)
+            state = part if state is None else state.where(is_of_age, part)
+        assert state is not None
+        return state

@@ -108,7 +108,7 @@ class RealEnv(gym.Env[UInt8[np.ndarray, "H W C"], SupportsIndex]):
         self.frame_size = frame_size
         self.frame_skip = frame_skip
         self.max_pool = max_pool
-        self._sticky = sticky
+        self.sticky = sticky
         self.noop_max = noop_max
         self.render_mode = render_mode
         self.max_episode_steps = max_episode_steps
@@ -123,14 +123,14 @@ class RealEnv(gym.Env[UInt8[np.ndarray, "H W C"], SupportsIndex]):
             render_mode=render_mode,
         )
         self._atari = atari.unwrapped
-        self._ale = self._atari.ale
-        self._action_set = self._ale.getMinimalActionSet()
+        self.ale: ale_py.ALEInterface = self._atari.ale
+        self._action_set = self.ale.getMinimalActionSet()
 
-        height, width = (frame_size, frame_size) if frame_size else self._ale.getScreenDims()
+        height, width = (frame_size, frame_size) if frame_size else self.ale.getScreenDims()
         self.observation_space = gym.spaces.Box(0, 255, (height, width, 3), np.uint8)
         self.action_space = gym.spaces.Discrete(len(self._action_set))
         # Filled in place: fresh screens for every frame would cost a quarter of the speed.
-        self._screen = self._ale.getScreenRGB()
+        self._screen = self.ale.getScreenRGB()
         self._older_screen = self._screen.copy()
         self._fresh_game: tuple[ale_py.ALEState, UInt8[np.ndarray, "H W C"]] | None = None
         self._num_steps = 0
@@ -163,9 +163,9 @@ class RealEnv(gym.Env[UInt8[np.ndarray, "H W C"], SupportsIndex]):
         self._begin_game(seed)
         num_noops = self.np_random.integers(self.noop_max + 1)
         for _ in range(num_noops):
-            self._ale.act(ale_py.Action.NOOP)
-            if self._ale.game_over():
-                self._ale.reset_game()
+            self.ale.act(ale_py.Action.NOOP)
+            if self.ale.game_over():
+                self.ale.reset_game()
 
         # A frame of the game before must not shine through the first one of this.
         if num_noops:
@@ -192,14 +192,7 @@ class RealEnv(gym.Env[UInt8[np.ndarray, "H W C"], SupportsIndex]):
         if self._is_over:
             raise ResetNeeded("the episode has not begun or is over: call reset() before step()")
 
-        reward = 0.0
-        for frames_left in reversed(range(self.frame_skip)):
-            reward += float(self._ale.act(self._action_set[action]))
-            terminated = bool(self._ale.game_over(with_truncation=False))
-            if terminated:
-                break
-            if frames_left < 2:
-                self._look()
+        reward, terminated = self.hold(action, is_watched=True)
         if terminated:
             self._look_afresh()
 
@@ -208,6 +201,21 @@ class RealEnv(gym.Env[UInt8[np.ndarray, "H W C"], SupportsIndex]):
         self._is_over = terminated or truncated
         return self._obs(), reward, terminated, truncated, self._info()
 
+    def hold(self, action: SupportsIndex, *, is_watched: bool = False) -> tuple[float, bool]:
+        """Hold an action as a step does; return its reward and whether the game is over.
+
+        This is the emulator's part of a step. Without a look at the screens it takes a sixth of
+        the time; then there is no observation until `set_state`.
+        """
+        reward = 0.0
+        for frames_left in reversed(range(self.frame_skip)):
+            reward += float(self.ale.act(self._action_set[action]))
+            if self.ale.game_over(with_truncation=False):
+                return reward, True
+            if is_watched and frames_left < 2:
+                self._look()
+        return reward, False
+
     def render(self) -> UInt8[np.ndarray, "H W C"] | None:
         """Return the newest raw frame, (210, 160, 3) for most games; None in human mode."""
         return self._screen.copy() if self.render_mode == "rgb_array" else None
@@ -215,7 +223,7 @@ class RealEnv(gym.Env[UInt8[np.ndarray, "H W C"], SupportsIndex]):
     def get_state(self) -> RealState:
         """Return all that decides the future, so that `set_state` can go back to it."""
         return RealState(
-            emulator=self._ale.cloneState(include_rng=True),
+            emulator=self.ale.cloneState(include_rng=True),
             np_random=dict(self.np_random.bit_generator.state),
             screens=(self._older_screen.copy(), self._screen.copy()),
             num_steps=self._num_steps,
@@ -224,7 +232,7 @@ class RealEnv(gym.Env[UInt8[np.ndarray, "H W C"], SupportsIndex]):
 
     def set_state(self, state: RealState) -> UInt8[np.ndarray, "H W C"]:
         """Go back to a state of the same game; return its observation."""
-        self._ale.restoreState(state.emulator)
+        self.ale.restoreState(state.emulator)
         self.np_random.bit_generator.state = state.np_random
         self._older_screen[:], self._screen[:] = state.screens
         self._num_steps = state.num_steps
@@ -241,23 +249,23 @@ class RealEnv(gym.Env[UInt8[np.ndarray, "H W C"], SupportsIndex]):
         Loading a cartridge takes as long as 250 steps and matters only to sticky actions, whose
         random numbers it seeds. Without them the first load of all is gone back to.
         """
-        if self._fresh_game is None or self._sticky:
+        if self._fresh_game is None or self.sticky:
             self._atari.reset(seed=seed)
             self._look_afresh()
-            self._fresh_game = self._ale.cloneState(include_rng=False), self._screen.copy()
+            self._fresh_game = self.ale.cloneState(include_rng=False), self._screen.copy()
             return
         state, screen = self._fresh_game
         # A state lacks what play leaves in the console's ports (Qbert, Tetris), and the screen.
-        self._ale.reset_game()
-        self._ale.restoreState(state)
+        self.ale.reset_game()
+        self.ale.restoreState(state)
         self._screen[:] = self._older_screen[:] = screen
 
     def _look(self) -> None:
         self._older_screen, self._screen = self._screen, self._older_screen
-        self._ale.getScreenRGB(self._screen)
+        self.ale.getScreenRGB(self._screen)
 
     def _look_afresh(self) -> None:
-        self._ale.getScreenRGB(self._screen)
+        self.ale.getScreenRGB(self._screen)
         self._older_screen[:] = self._screen
 
     def _obs(self) -> UInt8[np.ndarray, "H W C"]:
@@ -272,8 +280,8 @@ class RealEnv(gym.Env[UInt8[np.ndarray, "H W C"], SupportsIndex]):
 
     def _info(self) -> dict[str, Any]:
         return {
-            "lives": self._ale.lives(),
-            "episode_frame_number": self._ale.getEpisodeFrameNumber(),
+            "lives": self.ale.lives(),
+            "episode_frame_number": self.ale.getEpisodeFrameNumber(),
         }
 
 

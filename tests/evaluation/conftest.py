@@ -29,13 +29,13 @@ def step_with_ram():
         before = _ram_one_raw_frame_early(env, action)
         obs, _, terminated, _, _ = env.step(action)
         assert not terminated
-        return obs, (before, env._ale.getRAM())
+        return obs, (before, env.ale.getRAM())
 
     return step
 
 
 def _ram_one_raw_frame_early(env, action):
-    ale = env._ale
+    ale = env.ale
     start = ale.cloneState(include_rng=True)
     for _ in range(env.frame_skip - 1):
         ale.act(ale.getMinimalActionSet()[action])

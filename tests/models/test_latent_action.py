@@ -87,7 +87,7 @@ def moved(*, width=28, rows=(4, 4), columns=(3, 3)):
 @pytest.mark.parametrize("width", [27, 28])
 def test_moments_are_brightness_times_path_in_the_half_where_it_moved(width):
     # 16 pixels, moved by 2 of the 19 that the frame's 20 rows span from -1 to 1.
-    expected = torch.tensor([[MOMENT_GAIN * 16 * FAINT * 4 / 19, 0], [0, 0]]).tanh()
+    expected = torch.tensor([[(MOMENT_GAIN * 16 * FAINT * 4 / 19) ** 3, 0], [0, 0]]).tanh()
     torch.testing.assert_close(moved(width=width, rows=(4, 6)), expected)
     torch.testing.assert_close(moved(width=width, rows=(6, 4)), -expected)
     right = moved(width=width, rows=(4, 6), columns=(20, 20))

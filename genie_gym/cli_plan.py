@@ -1,0 +1,217 @@
+"""`genie-gym plan`: a planner plays the real game or the learned one."""
+
+import argparse
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genie_gym.cli_data import seed_number
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+    from planners import MPCAgent, SequencePlanner
+
+PLANNERS = ("cem", "mppi", "random", "exhaustive", "gumbel")
+PLANNER_FLAGS = ("horizon", "num_samples", "num_iterations", "budget_frames", "budget_ms")
+
+
+def add_plan(parser: argparse.ArgumentParser) -> None:
+    """Add the flags."""
+    parser.add_argument("--world", default="pong", help="world to plan in (default: pong)")
+    parser.add_argument(
+        "--planner", choices=PLANNERS, default="cem", help="how it plans (default: cem)"
+    )
+    parser.add_argument(
+        "--env", choices=("real", "world"), default="real", help="where it plays (default: real)"
+    )
+    parser.add_argument(
+        "--oracle",
+        action="store_true",
+        help="plan in copies of the real game instead of the world: what a perfect world allows",
+    )
+    parser.add_argument("--episodes", type=int, default=1, help="games to play (default: 1)")
+    parser.add_argument(
+        "--max-decisions", type=int, help="stop after so many decisions of all games together"
+    )
+    parser.add_argument("--seed", type=seed_number, default=0, help="0 or more")
+    parser.add_argument("--horizon", type=int, help="steps of a plan")
+    parser.add_argument("--num-samples", type=int, help="plans of an iteration")
+    parser.add_argument("--num-iterations", type=int, help="iterations of a search")
+    parser.add_argument(
+        "--budget-frames", type=int, help="model frames a decision, instead of --num-iterations"
+    )
+    parser.add_argument(
+        "--budget-ms", type=float, help="milliseconds a decision, instead of --num-iterations"
+    )
+    parser.add_argument(
+        "--sticky", type=float, default=0.0, help="sticky actions of the real game (default: 0)"
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
+    parser.add_argument("--dtype", default="float32", help="float32 or bfloat16 (default: float32)")
+    parser.add_argument("--out", type=Path, help="JSON file of the results")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any value of the planner's config: discount=0.98 actions=[0,2,3]",
+    )
+
+
+def plan(options: argparse.Namespace) -> None:
+    """Play, and print what each game brought and what deciding took."""
+    from genie_gym.errors import ConfigError
+    from planners import PlannerError
+
+    for name in ("episodes", "max_decisions"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    if options.oracle and options.env != "real":
+        raise ConfigError(
+            f"--oracle plans in the real game: it needs --env real, not {options.env}"
+        )
+    try:
+        planner = make_planner(options)
+        env, agent = make_game(options, planner)
+        games = play(env, agent, options.seed, options.episodes, options.max_decisions)
+    except PlannerError as error:
+        raise ConfigError(str(error)) from error
+    if options.out:
+        settings = {**vars(options), "planner_config": asdict(planner.config)}
+        del settings["run"], settings["set"]
+        content = {"settings": settings, "games": [asdict(game) for game in games]}
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(content, indent=2, default=str) + "\n")
+        print(f"wrote {options.out}")
+
+
+def make_planner(options: argparse.Namespace) -> "SequencePlanner[Any, Any]":
+    """Return the planner that the flags ask for."""
+    import torch
+
+    import planners
+    from genie_gym.config import from_dict, override
+
+    kinds: dict[str, tuple[Any, Any]] = {
+        "cem": (planners.CEM, planners.CEMConfig),
+        "mppi": (planners.CategoricalMPPI, planners.CategoricalMPPIConfig),
+        "random": (planners.RandomShooting, planners.CategoricalConfig),
+        "exhaustive": (planners.Exhaustive, planners.ExhaustiveConfig),
+        "gumbel": (planners.GumbelSearch, planners.GumbelConfig),
+    }
+    make, config_class = kinds[options.planner]
+    flags = {name: getattr(options, name) for name in PLANNER_FLAGS}
+    values = {name: value for name, value in flags.items() if value is not None}
+    config = from_dict(config_class, override(values, options.set), options.planner)
+    generator = torch.Generator().manual_seed(options.seed)
+    planner: SequencePlanner[Any, Any] = make(config, generator=generator)
+    return planner
+
+
+def make_game(
+    options: argparse.Namespace, planner: "SequencePlanner[Any, Any]"
+) -> tuple["gym.Env[Any, Any]", "MPCAgent"]:
+    """Return what is played, and the agent that plays it."""
+    from genie_gym.envs.planning import WorldFollower, WorldModel
+    from genie_gym.envs.planning_real import RealModel
+    from genie_gym.envs.real import RealEnv
+    from genie_gym.envs.world_env import GenieWorldEnv
+    from genie_gym.models.bundle import choose_device, find_bundle, load_world, read_card
+    from planners import MPCAgent
+
+    shape = read_card(find_bundle(options.world))["config"]
+    observe: Any
+    env: RealEnv | GenieWorldEnv
+    device = str(choose_device(options.device))
+    if options.env == "world":
+        env = imagined = GenieWorldEnv(
+            shape["game"], world=options.world, device=device, dtype=options.dtype
+        )
+        observe = lambda *_: WorldModel(imagined.world, imagined.get_state().world)  # noqa: E731
+    else:
+        is_square = shape["height"] == shape["width"]
+        frame_size = shape["height"] if is_square else None
+        env = RealEnv(shape["game"], frame_size=frame_size, sticky=options.sticky)
+        if options.oracle:
+            model = RealModel([env])
+            observe = lambda *_: model  # noqa: E731
+        else:
+            observe = WorldFollower(load_world(options.world, device, options.dtype))
+    assert env.observation_space.shape is not None
+    return env, MPCAgent(planner, observe, obs_shape=env.observation_space.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Game:
+    """What one game brought."""
+
+    seed: int
+    score: float
+    """Sum of its rewards."""
+    num_won: int
+    """Steps with a reward above 0."""
+    num_lost: int
+    """Steps with a reward below 0."""
+    num_decisions: int
+    is_over: bool
+    """Whether it was played to its end, or else stopped by --max-decisions."""
+    seconds_per_decision: float
+    num_rejected: int
+    """Candidates whose score was not finite."""
+
+
+def play(
+    env: "gym.Env[Any, Any]",
+    agent: "MPCAgent",
+    seed: int,
+    num_episodes: int,
+    max_decisions: int | None,
+) -> list[Game]:
+    """Play games, print a line after each, and return them; game i is seeded with seed + i."""
+    from tqdm import tqdm
+
+    games: list[Game] = []
+    num_left = max_decisions
+    with tqdm(total=max_decisions, unit="decision", disable=None) as bar:
+        for episode in range(num_episodes):
+            if num_left == 0:
+                break
+            game = _play_one(env, agent, seed + episode, num_left, bar)
+            games.append(game)
+            num_left = None if num_left is None else num_left - game.num_decisions
+            bar.write(
+                f"episode {episode}: return {game.score:g} ({game.num_won} won, {game.num_lost} "
+                f"lost), {game.num_decisions} decisions, {game.seconds_per_decision:.3f} s each"
+                f"{'' if game.is_over else ', not played to its end'}"
+            )
+    return games
+
+
+def _play_one(
+    env: "gym.Env[Any, Any]", agent: "MPCAgent", seed: int, max_decisions: int | None, bar: Any
+) -> Game:
+    obs, _ = env.reset(seed=seed)
+    memory, num_rejected, seconds, is_over = None, 0, 0.0, False
+    rewards: list[float] = []
+    while not is_over and len(rewards) != max_decisions:
+        begin = time.perf_counter()
+        action, memory = agent.predict(obs, memory)
+        seconds += time.perf_counter() - begin
+        num_rejected += int(memory.plan.num_rejected.sum())
+        obs, reward, terminated, truncated, _ = env.step(action)
+        is_over = terminated or truncated
+        rewards.append(float(reward))
+        bar.update()
+    return Game(
+        seed=seed,
+        score=sum(rewards),
+        num_won=sum(reward > 0 for reward in rewards),
+        num_lost=sum(reward < 0 for reward in rewards),
+        num_decisions=len(rewards),
+        is_over=is_over,
+        seconds_per_decision=seconds / len(rewards),
+        num_rejected=num_rejected,
+    )

@@ -1,0 +1,85 @@
+"""A planner that acts: it plans anew at every step, from where the last plan left off."""
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Shaped
+
+from planners.protocol import Model
+from planners.search import Plan, SequencePlanner
+
+
+class Observer(Protocol):
+    """Turns what an agent sees and did into a model of where its games stand."""
+
+    def __call__(
+        self,
+        obs: Shaped[np.ndarray, "B ..."],
+        actions: Shaped[np.ndarray, "B ..."] | None,
+        is_first: Bool[np.ndarray, " B"],
+    ) -> Model:
+        """Return a model whose roots are the games as they stand.
+
+        Args:
+            obs: the newest observation of every game.
+            actions: what led to it; None in the first step of all games.
+            is_first: which games have just begun.
+        """
+
+
+class Memory(NamedTuple):
+    """What an agent hands from one step to the next."""
+
+    actions: Shaped[np.ndarray, "B ..."]
+    plan: Plan
+
+
+class MPCAgent:
+    """Model-predictive control with the interface of a Stable-Baselines3 policy.
+
+    Args:
+        planner: any planner of this package.
+        observe: gives the model of the present; it may follow the games itself.
+        obs_shape: shape of one game's observation; `predict` takes one game or a batch of them.
+    """
+
+    def __init__(
+        self,
+        planner: SequencePlanner[Any, Any],
+        observe: Observer,
+        *,
+        obs_shape: tuple[int, ...],
+    ) -> None:
+        self.planner = planner
+        self.observe = observe
+        self.obs_shape = obs_shape
+
+    def predict(
+        self,
+        obs: Shaped[np.ndarray, "..."],
+        state: Memory | None = None,
+        episode_start: Bool[np.ndarray, " B"] | None = None,
+        deterministic: bool = True,
+    ) -> tuple[Shaped[np.ndarray, "..."], Memory]:
+        """Plan, and return the first action of the best plan and what to hand in next time.
+
+        Args:
+            obs: one observation, or a batch of them.
+            state: what the call before returned; None begins anew.
+            episode_start: which games have just begun; none by default, but for a new `state`.
+            deterministic: taken for Stable-Baselines3's sake; the best plan is followed always.
+        """
+        is_single = obs.shape == self.obs_shape
+        batch = obs[None] if is_single else obs
+        if state is None:
+            is_first = np.ones(len(batch), np.bool_)
+        elif episode_start is None:
+            is_first = np.zeros(len(batch), np.bool_)
+        else:
+            is_first = np.asarray(episode_start, np.bool_)
+        model = self.observe(batch, None if state is None else state.actions, is_first)
+        warm_start = state and state.plan.proposal.advance(torch.from_numpy(is_first))
+        plan = self.planner.plan(model, warm_start)
+        actions = plan.actions[:, 0].numpy()
+        return (actions[0] if is_single else actions), Memory(actions, plan)
