@@ -11,9 +11,10 @@ from gymnasium.envs.registration import register, registry
 from genie_gym.games import GAMES, world_id
 
 if TYPE_CHECKING:
+    from genie_gym.agents.policy import load_policy
     from genie_gym.models.bundle import load_world
 
-__all__ = ["load_world"]
+__all__ = ["load_policy", "load_world"]
 __version__ = "0.1.0"
 
 for _game in GAMES:
@@ -29,6 +30,10 @@ for _game in GAMES:
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch only when it is asked for."""
+    if name == "load_policy":
+        from genie_gym.agents.policy import load_policy
+
+        return load_policy
     if name == "load_world":
         from genie_gym.models.bundle import load_world
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+from genie_gym.cli_agent import add_agent
 from genie_gym.cli_data import add_data, seed_number
 from genie_gym.cli_plan import add_plan, plan
 from genie_gym.errors import GenieError
@@ -47,6 +48,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(command("train", train, "train the stack on a recording"))
     _add_export(command("export", export, "turn a run folder into a world bundle"))
     _add_evaluate(command("evaluate", evaluate, "judge a world on held-out play"))
+    text = "train and judge agents that learn inside a world"
+    add_agent(commands.add_parser("agent", help=text, description=text))
     add_plan(command("plan", plan, "let a planner play the real game or the learned one"))
     _add_info(command("info", info, "print the card of a world"))
     return parser

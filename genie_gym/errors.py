@@ -20,6 +20,10 @@ class WorldError(GenieError, ValueError):
     """Raised when a world bundle is missing, damaged, or asked for what it does not hold."""
 
 
+class PolicyError(GenieError, ValueError):
+    """Raised when a policy is missing, damaged, or made for other frames or actions."""
+
+
 class FilterError(GenieError, ValueError):
     """Raised when a quality filter is missing, damaged, or of another version."""
 

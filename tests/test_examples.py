@@ -68,3 +68,22 @@ def test_plan_with_cem_plays_the_real_game(pipeline, tmp_path):
     output = run("plan_with_cem.py", pipeline.bundle, folder=tmp_path)
     assert abs(number("total reward", output)) <= 21
     assert number("seconds per decision", output) > 0
+
+
+def test_train_ppo_in_world_trains(pipeline, tmp_path):
+    output = run("train_ppo_in_world.py", pipeline.bundle, 512, folder=tmp_path)
+    assert number("imagined steps", output) == 512
+    assert abs(number("mean imagined return", output)) <= 50
+
+
+def test_transfer_to_real_plays_the_real_game(pipeline, tmp_path):
+    short = ["steps=64", "num_envs=2", "algo_options.n_steps=8", "algo_options.batch_size=16"]
+    output = run("transfer_to_real.py", pipeline.bundle, *short, folder=tmp_path)
+    assert number("imagined steps", output) == 64
+    assert -21 <= number("points in 300 real steps", output) <= 21
+
+
+def test_record_video_writes_a_film(pipeline, tmp_path):
+    output = run("record_video.py", tmp_path / "videos", pipeline.bundle, folder=tmp_path)
+    assert number("steps", output) == 100
+    assert (tmp_path / "videos" / "rl-video-episode-0.mp4").is_file()

@@ -333,4 +333,8 @@ class Dynamics(nn.Module):
     ) -> Float[Tensor, "*batch codes"]:
         """Return logits of tokens; `last` stood at their places in the frame before."""
         logits = F.linear(features / features.shape[-1] ** 0.5, table, self.code_bias)
-        return logits.scatter_add_(-1, last[..., None], self.to_copy(features).to(logits))
+        # Not scatter_add_: in bfloat16 that copies all logits on a CPU, twice.
+        first = torch.arange(0, logits.numel(), logits.shape[-1], device=logits.device)
+        copy = self.to_copy(features).flatten().to(logits)
+        logits.view(-1).index_add_(0, first + last.flatten(), copy)
+        return logits

@@ -23,8 +23,9 @@ from genie_gym.nn.patches import grid_size, patchify, unpatchify
 from genie_gym.nn.quantizer import Quantized, QuantizerConfig, VectorQuantizer
 from genie_gym.nn.transformer import SpatialPositions, STTransformer, TransformerConfig
 
-MOMENT_GAIN = 4.0
-"""Brings the move of a paddle over a few pixels to about 1."""
+MOMENT_GAIN = 6.0
+"""Brings the move of a paddle over two pixels to about 1. The squashing is flat beyond, and below a
+half: a code tells which way a thing goes, not how far, so that it can be held from rest on."""
 NUM_MOMENTS = 12
 NUDGE = 0.1
 """Most that the encoder adds to an entry of a code's vector: it may split a motion, not drop it."""
@@ -88,8 +89,8 @@ def motion_moments(frames: Float[Tensor, "B T H W C"]) -> Float[Tensor, "B T-1 m
     Down is summed over columns, right over rows: in each, the first moment of the difference about
     the place where it changed. A thing that moves along the line gives its brightness times its
     path, wherever it is; one that appears, blinks out or crosses the line gives nothing. Paths are
-    in halves of the frame's height and in quarters of its width. Squashed to (-1, 1), so that a
-    sudden scene does not outweigh all movement.
+    in halves of the frame's height and in quarters of its width, then squashed to (-1, 1):
+    a drift goes under, and any clear move is 1.
     """
     frames = frames.float()
     change = frames[:, 1:] - frames[:, :-1]
@@ -100,7 +101,8 @@ def motion_moments(frames: Float[Tensor, "B T H W C"]) -> Float[Tensor, "B T-1 m
         right = _moments_in_columns(turned)
     down = reduce(down, "B T (half W) C -> B T half C", "sum", half=2)
     right = reduce(right, "(half B) T H C -> B T half C", "sum", half=2)
-    return torch.tanh(rearrange([down, right], "way B T half C -> B T (way half C)"))
+    moments = rearrange([down, right], "way B T half C -> B T (way half C)")
+    return torch.tanh((MOMENT_GAIN * moments) ** 3)
 
 
 def _moments_in_columns(change: Float[Tensor, "B T H W C"]) -> Float[Tensor, "B T W C"]:
@@ -227,7 +229,7 @@ class LatentActionModel(nn.Module):
         pairs = torch.cat([frames[:, :-1], frames[:, 1:]], dim=-1)
         patches = patchify(pairs, self.config.patch_size)
         features = self.encoder(self.embed_encoder(patches) + self.encoder_positions())
-        moments = MOMENT_GAIN * motion_moments(frames)
+        moments = motion_moments(frames)
         vectors = NUDGE * self.to_code(features.flatten(2)).float().tanh()
         out: Tensor = vectors + F.pad(moments, (0, vectors.shape[-1] - moments.shape[-1]))
         return out

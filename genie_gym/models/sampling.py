@@ -15,6 +15,10 @@ from genie_gym.nn.attention import TemporalCache
 from genie_gym.nn.draws import Draws, uniform
 from genie_gym.nn.masking import confidence, draw_codes, num_hidden
 
+TOKENS_AT_ONCE = 1024
+"""Tokens whose logits a CPU holds at once: larger arrays get new pages at every step, which takes
+longer than to compute them."""
+
 
 class FrameSampler:
     """A dynamics whose weights stand still; what follows from them alone is computed once.
@@ -97,18 +101,44 @@ class FrameSampler:
             if step > 0:
                 features = self._look(tokens, hidden, last, actions, cache)
                 features = features.take_along_dim(places[..., None], dim=1)
-            logits = self.dynamics.to_logits(features, last.gather(1, places), self.table)
             step_draws = None if draws is None else draws[:, step, : places.shape[1]]
-            codes = draw_codes(logits, step_draws, temperature)
+            codes, probs = self._draw(
+                features,
+                last.gather(1, places),
+                step_draws,
+                temperature,
+                is_last=step == num_steps - 1,
+            )
             is_open = hidden.gather(1, places)
             codes = torch.where(is_open, codes, tokens.gather(1, places))
             tokens = tokens.scatter(1, places, codes)
-            if step < num_steps - 1:
-                doubt = confidence(logits, codes).masked_fill(~is_open, torch.inf)
+            if probs is not None:
+                doubt = probs.masked_fill(~is_open, torch.inf)
                 limit = num_hidden(num_tokens, step, num_steps)
                 places, is_open = self._least_sure(places, doubt, limit)
                 hidden = torch.zeros_like(hidden).scatter(1, places, is_open)
         return tokens, cache
+
+    def _draw(
+        self,
+        features: Float[Tensor, "B asked D"],
+        last: Int[Tensor, "B asked"],
+        draws: Float[Tensor, "B asked"] | None,
+        temperature: float,
+        *,
+        is_last: bool,
+    ) -> tuple[Int[Tensor, "B asked"], Float[Tensor, "B asked"] | None]:
+        """Return a code for every token and, but for the last step, how probable it was."""
+        on_cpu = features.device.type == "cpu"
+        at_once = max(TOKENS_AT_ONCE // last.shape[1], 1) if on_cpu else len(last)
+        codes, probs = [], []
+        for first in range(0, len(last), at_once):
+            part = slice(first, first + at_once)
+            logits = self.dynamics.to_logits(features[part], last[part], self.table)
+            codes.append(draw_codes(logits, None if draws is None else draws[part], temperature))
+            if not is_last:
+                probs.append(confidence(logits, codes[-1]))
+        return torch.cat(codes), None if is_last else torch.cat(probs)
 
     def _least_sure(
         self, places: Int[Tensor, "B asked"], doubt: Float[Tensor, "B asked"], limit: int
@@ -139,7 +169,8 @@ class FrameSampler:
         is_hidden[:, 1] = True
         embedded = self._embed(both, is_hidden, torch.stack([led_by, actions], dim=1))
         features, cache = self.dynamics.transformer.step(embedded, cache)
-        return self.dynamics.split_groups(features[:, 1:])[:, 0], cache
+        # Contiguous: a product with every other frame would copy the weights for each row.
+        return self.dynamics.split_groups(features[:, 1:].contiguous())[:, 0], cache
 
     def _look(
         self,

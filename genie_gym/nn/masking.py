@@ -107,7 +107,8 @@ def draw_codes(
     """
     if draws is None or temperature == 0:
         return logits.max(-1).indices  # several times as fast as argmax
-    exponents = (logits - logits.amax(-1, keepdim=True)).float().div_(temperature)
+    logits = logits.float()
+    exponents = (logits - logits.amax(-1, keepdim=True)).div_(temperature)
     # A draw has 24 bits, so what is rarer by e^30 has no chance; and exp of it would take long.
     weights = F.threshold(exponents.clamp_(min=-30).exp_(), math.exp(-29.9), 0.0, inplace=True)
     return _draw(weights, draws)

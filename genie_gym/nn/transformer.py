@@ -158,7 +158,7 @@ class STTransformer(nn.Module):
         config = self.config
         weight = next(self.parameters())
         num_slots = config.temporal_window - 1
-        shape = (batch_size, num_tokens, num_slots, config.num_heads, config.head_dim)
+        shape = (batch_size, num_tokens, config.num_heads, num_slots, config.head_dim)
         num_layers = config.num_layers if config.temporal_window else 0
         return TemporalCache(
             keys=tuple(weight.new_zeros(shape) for _ in range(num_layers)),
@@ -182,8 +182,8 @@ class STTransformer(nn.Module):
             past = Past(cache.keys[layer], cache.values[layer], *places) if places else None
             x, grown = block.step(x, past)
             if grown is not None:
-                keys.append(grown[0][:, :, kept])
-                values.append(grown[1][:, :, kept])
+                keys.append(grown[0][..., kept, :])
+                values.append(grown[1][..., kept, :])
         out: Tensor = self.norm(x)
         if not num_kept:
             return out, cache

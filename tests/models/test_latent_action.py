@@ -6,6 +6,7 @@ import torch
 from genie_gym.data.batch import Batch
 from genie_gym.errors import ConfigError
 from genie_gym.models.latent_action import (
+    MOMENT_GAIN,
     LatentActionConfig,
     LatentActionModel,
     motion_moments,
@@ -68,21 +69,25 @@ def test_clips_of_any_length_have_the_codes_of_their_parts(untrained_world, num_
     torch.testing.assert_close(lam.predict(clip[:, -2:-1], codes[:, -1:]), predicted[:, -1:])
 
 
+FAINT = 1 / 32
+"""Brightness at which the squashing still tells one path from another."""
+
+
 def moved(*, width=28, rows=(4, 4), columns=(3, 3)):
-    """Return the moments of a white square of 4 x 4 pixels that moves from place to place."""
+    """Return the moments of a faint grey square, 4 x 4 pixels, that moves from place to place."""
     clip = torch.zeros(1, 2, 20, width, 3)
     for time in (0, 1):
         row, column = rows[time], columns[time]
-        clip[0, time, row : row + 4, column : column + 4] = 1
+        clip[0, time, row : row + 4, column : column + 4] = FAINT
     way_half_colour = motion_moments(clip).view(2, 2, 3)
-    assert (way_half_colour == way_half_colour[..., :1]).all()  # white: all colours alike
+    assert (way_half_colour == way_half_colour[..., :1]).all()  # grey: all colours alike
     return way_half_colour[..., 0]
 
 
 @pytest.mark.parametrize("width", [27, 28])
 def test_moments_are_brightness_times_path_in_the_half_where_it_moved(width):
     # 16 pixels, moved by 2 of the 19 that the frame's 20 rows span from -1 to 1.
-    expected = torch.tensor([[16 * 4 / 19, 0], [0, 0]]).tanh()
+    expected = torch.tensor([[(MOMENT_GAIN * 16 * FAINT * 4 / 19) ** 3, 0], [0, 0]]).tanh()
     torch.testing.assert_close(moved(width=width, rows=(4, 6)), expected)
     torch.testing.assert_close(moved(width=width, rows=(6, 4)), -expected)
     right = moved(width=width, rows=(4, 6), columns=(20, 20))

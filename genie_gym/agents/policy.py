@@ -1,0 +1,234 @@
+"""A trained policy as a folder of `policy.json` and `policy.safetensors`, and how it is asked."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64, Shaped, UInt8
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from stable_baselines3.common.policies import BasePolicy
+from torch import Tensor
+
+from genie_gym.agents.algorithms import make_policy
+from genie_gym.agents.config import NetworkConfig
+from genie_gym.agents.observations import begin_stack, grey, push
+from genie_gym.config import from_dict, to_dict
+from genie_gym.errors import ConfigError, PolicyError
+from genie_gym.models.bundle import PACKAGED_WORLDS, choose_device
+
+POLICY_VERSION = 1
+CARD_FILE, WEIGHTS_FILE = "policy.json", "policy.safetensors"
+RUN_SUBFOLDER = "policy"
+"""Where a run folder keeps its newest policy."""
+
+State = tuple[UInt8[np.ndarray, "B K H W"], Any]
+"""The frames seen last, and what the network itself remembers."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PolicyCard:
+    """What a policy is, and where it was trained."""
+
+    game: str
+    """Name of the ALE game."""
+    height: int
+    """Rows of a frame."""
+    width: int
+    """Columns of a frame."""
+    num_actions: int
+    """Size of the game's minimal action set."""
+    algo: Literal["ppo", "a2c", "dqn", "recurrent_ppo"]
+    """Algorithm that trained it."""
+    network: NetworkConfig
+    """Shape of its network."""
+    world: str
+    """Name or folder of the world it was trained in."""
+    world_hash: str
+    """What `genie_gym.envs.replay.world_hash` gave for that world."""
+    imagined_steps: int
+    """Steps it was trained on, all of them imagined."""
+    real_steps: int
+    """Real steps that its world was trained on."""
+    check_steps: int
+    """Real steps played to judge it while it trained; none of them trained anything."""
+    seed: int
+    """Seed of its run."""
+    figures: dict[str, Any] = field(default_factory=dict)
+    """What was measured of it."""
+    version: int = POLICY_VERSION
+    """Version of the file format."""
+
+
+class Policy:
+    """Plays single frames with the signature of SB3's `predict`.
+
+    It keeps the frames of its past in `state`; `generator` draws its actions, so that seeding it
+    repeats a game.
+
+    Args:
+        card: what it is.
+        network: SB3's policy, trained, on the device to run on.
+    """
+
+    def __init__(self, card: PolicyCard, network: BasePolicy) -> None:
+        self.card = card
+        self.generator = torch.Generator()
+        self.network = network
+        self.network.set_training_mode(False)
+
+    def predict(
+        self,
+        obs: Shaped[np.ndarray, "*batch H W C"],
+        state: State | None = None,
+        episode_start: Bool[np.ndarray, " B"] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[Int64[np.ndarray, "*batch"], State]:
+        """Return an action for every newest frame, and the state for the next call.
+
+        Args:
+            obs: one frame (H, W, 3) or a batch of them.
+            state: what the call before returned; None if all games have just begun.
+            episode_start: which games have just begun.
+            deterministic: whether to take the likeliest action instead of drawing one.
+
+        Raises:
+            PolicyError: the frames are not uint8 of the size that the policy was trained on.
+        """
+        obs = np.asarray(obs)
+        size = (self.card.height, self.card.width, 3)
+        if obs.dtype != np.uint8 or obs.ndim not in (3, 4) or obs.shape[-3:] != size:
+            raise PolicyError(
+                f"this policy sees uint8 frames of {size}, or batches of them, got {obs.dtype} "
+                f"{obs.shape}. Take one trained on such frames"
+            )
+        newest = grey(obs.reshape(-1, *size))
+        fresh = begin_stack(newest, self.card.network.num_frames)
+        if state is None:
+            stack, inner, starts = fresh, None, np.ones(len(newest), np.bool_)
+        else:
+            starts = np.zeros(len(newest), np.bool_) if episode_start is None else episode_start
+            stack = np.where(starts[:, None, None, None], fresh, push(state[0], newest))
+            inner = state[1]
+        # SB3 draws from torch's global numbers, which are not ours to move.
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self.generator.get_state())
+            actions, inner = self.network.predict(stack, inner, starts, deterministic)
+            self.generator.set_state(torch.get_rng_state())
+        return np.asarray(actions, np.int64).reshape(obs.shape[:-3]), (stack, inner)
+
+    def check_spaces(self, obs_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
+        """Refuse an environment of other frames or actions.
+
+        Raises:
+            PolicyError: they are not those the policy was trained with.
+        """
+        card = self.card
+        frames = gym.spaces.Box(0, 255, (card.height, card.width, 3), np.uint8)
+        if obs_space != frames:
+            raise PolicyError(
+                f"this policy of {card.game} sees {frames}, but the environment shows {obs_space}. "
+                "Make an environment of that frame size, or train a policy on this one"
+            )
+        if action_space != gym.spaces.Discrete(card.num_actions):
+            raise PolicyError(
+                f"this policy of {card.game} has {card.num_actions} actions, but the environment "
+                f"takes {action_space}. Take an environment of {card.game} with its minimal "
+                "action set"
+            )
+
+
+def save_policy(folder: Path, card: PolicyCard, weights: Mapping[str, Tensor]) -> None:
+    """Write a policy; files appear under their names only when they are whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: x.detach().cpu().contiguous() for name, x in _unshared(weights).items()}
+    save_file(tensors, folder / f".{WEIGHTS_FILE}.part")
+    (folder / f".{CARD_FILE}.part").write_text(json.dumps(to_dict(card), indent=1) + "\n")
+    for name in (WEIGHTS_FILE, CARD_FILE):
+        os.replace(folder / f".{name}.part", folder / name)
+
+
+def load_policy(policy: str | Path, device: str = "cpu") -> Policy:
+    """Return a trained policy.
+
+    Args:
+        policy: name of a shipped one ("pong"), a policy's folder, or the folder of a run, whose
+            newest policy is taken.
+        device: "cpu", "cuda", "cuda:1" or "auto".
+
+    Raises:
+        PolicyError: there is none, or its files are damaged or do not fit each other.
+        MissingExtraError: it needs a package that is not installed.
+        DeviceError: the device is not there.
+    """
+    folder = find_policy(policy)
+    card = read_card(folder)
+    with torch.random.fork_rng(devices=[]):  # initial weights must not move the caller's numbers
+        network = make_policy(card.algo, card.network, (card.height, card.width), card.num_actions)
+    try:
+        weights = load_file(folder / WEIGHTS_FILE)
+        if odd := sorted(weights.keys() ^ _unshared(network.state_dict()).keys()):
+            raise RuntimeError(f"{len(odd)} tensors are missing or unknown, the first {odd[0]!r}.")
+        network.load_state_dict(weights, strict=False)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise PolicyError(
+            f"{folder / WEIGHTS_FILE} is missing, damaged, or of another network than {CARD_FILE} "
+            f"says: {str(error).splitlines()[0]} Train the policy again"
+        ) from error
+    return Policy(card, network.to(choose_device(device)))
+
+
+def find_policy(policy: str | Path) -> Path:
+    """Return the folder of a policy.
+
+    Raises:
+        PolicyError: there is none; the text names the command that trains one.
+    """
+    name = str(policy)
+    candidates = [Path(name), Path(name) / RUN_SUBFOLDER, PACKAGED_WORLDS / name.lower()]
+    for folder in candidates:
+        if (folder / CARD_FILE).is_file():
+            return folder
+    raise PolicyError(
+        f"no policy {name!r}: no {CARD_FILE} in {[str(folder) for folder in candidates]}. Train "
+        f"one: genie-gym agent train --world pong --algo ppo --steps 1000000 --out {name}"
+    )
+
+
+def _unshared(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return every tensor under the first of its names; SB3 keeps a shared extractor under three.
+
+    safetensors refuses tensors that share memory.
+    """
+    unshared: dict[int, tuple[str, Tensor]] = {}
+    for name, x in weights.items():
+        unshared.setdefault(x.data_ptr(), (name, x))
+    return dict(unshared.values())
+
+
+def read_card(folder: Path) -> PolicyCard:
+    """Return a policy's card.
+
+    Raises:
+        PolicyError: it is damaged, or of a version this package does not read.
+    """
+    file = folder / CARD_FILE
+    try:
+        content = json.loads(file.read_text())
+        version = content.get("version")
+        if version != POLICY_VERSION:
+            raise PolicyError(
+                f"{file} has version {version!r}; this genie_gym reads {POLICY_VERSION}. Upgrade "
+                "genie_gym or train the policy again"
+            )
+        return from_dict(PolicyCard, content, str(file))
+    except (AttributeError, ConfigError, ValueError) as error:
+        if isinstance(error, PolicyError):
+            raise
+        raise PolicyError(f"{file} is no policy's card: {error}") from error

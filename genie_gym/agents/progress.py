@@ -1,0 +1,151 @@
+"""What happens between two rollouts: checks in the real game, saves, logs."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.callbacks import BaseCallback
+from tqdm import tqdm
+
+from genie_gym.agents.checkpoint import Checkpoints, Training
+from genie_gym.agents.config import AgentConfig
+from genie_gym.agents.games import play_real
+from genie_gym.agents.policy import RUN_SUBFOLDER, PolicyCard, load_policy, save_policy
+
+CHECK_SEED = 1_000_000
+"""First seed of the games of a check; far from those that results are reported on."""
+
+
+class RunCallback(BaseCallback):
+    """Checks, saves and logs a run.
+
+    Everything happens at the start of a rollout, when the update before it is whole, so that a
+    resumed run does what an unbroken one does.
+
+    Args:
+        training: the run.
+        config: what was asked for.
+        card: of the policy, steps and figures still open.
+        out: the run folder.
+        checkpoints: where to save.
+        bar: shows the steps.
+        marks: what the checkpoint that the run goes on from gave; empty for a new run.
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        config: AgentConfig,
+        card: PolicyCard,
+        out: Path,
+        checkpoints: Checkpoints,
+        bar: "tqdm[Any]",
+        marks: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self._training = training
+        self._config = config
+        self._card = card
+        self._out = out
+        self._checkpoints = checkpoints
+        self._bar = bar
+        self._marks = {"checked": 0, "saved": 0, "check_steps": 0, "best": None} | marks
+        self._drop_later_lines(training.model.num_timesteps)
+
+    def finish(self) -> None:
+        """Check and save the finished policy."""
+        self._visit(is_last=True)
+
+    def _on_step(self) -> bool:
+        self._bar.update(self._training.slots.num_envs)
+        return True
+
+    def _on_rollout_start(self) -> None:
+        self._visit(is_last=False)
+
+    def _visit(self, *, is_last: bool) -> None:
+        step, marks = self._training.model.num_timesteps, self._marks
+        is_check, is_save = (
+            step // every > marks[mark] // every or (is_last and step > marks[mark])
+            for mark, every in (
+                ("checked", self._config.real_check.every),
+                ("saved", self._config.save_every),
+            )
+        )
+        if is_check:
+            marks["checked"] = step
+            self._save_policy(RUN_SUBFOLDER, {})
+            if self._config.real_check.episodes:
+                self._check(step)
+        if is_save:
+            marks["saved"] = step
+            self._checkpoints.save(self._training, marks)
+
+    def _check(self, step: int) -> None:
+        """Play real games, compare them with what is imagined, and keep the best policy."""
+        check = self._config.real_check
+        policy = load_policy(self._out / RUN_SUBFOLDER, self._config.env.device)
+        games = play_real(policy, check.episodes, seed=CHECK_SEED, max_steps=check.max_steps)
+        self._marks["check_steps"] += int(games.lengths.sum())
+        figures = {
+            "step": step,
+            "real_return": float(games.returns.mean()),
+            "real_returns": games.returns.tolist(),
+            "real_points_per_1000": games.points_per_1000,
+        }
+        if episodes := self._training.model.ep_info_buffer:
+            earned = sum(float(one["r"]) for one in episodes)
+            imagined = 1000 * earned / sum(float(one["l"]) for one in episodes)
+            gap = imagined - games.points_per_1000
+            figures |= {"imagined_points_per_1000": imagined, "gap": gap}
+            figures["is_exploiting"] = gap > check.alarm_gap
+            if figures["is_exploiting"]:
+                self._warn(step, gap)
+        self._log(step, figures)
+        best = self._marks["best"]
+        if best is None or figures["real_return"] > best:
+            self._marks["best"] = figures["real_return"]
+            self._save_policy("best", figures)
+        self._save_policy(RUN_SUBFOLDER, figures)
+
+    def _warn(self, step: int, gap: float) -> None:
+        self._bar.write(
+            f"warning, step {step}: the policy earns {gap:.1f} points more in 1,000 imagined steps "
+            "than in 1,000 real ones. It exploits the world's mistakes: stop here and take best/, "
+            "shorten env.max_episode_steps, or train the world on this policy's play",
+            sys.stderr,
+        )
+
+    def _log(self, step: int, figures: dict[str, Any]) -> None:
+        with self._metrics.open("a") as file:
+            file.write(json.dumps(figures) + "\n")
+        for name, value in figures.items():
+            if isinstance(value, float):
+                self.logger.record(f"check/{name}", value)
+        self.logger.dump(step)
+        shown = {"real": f"{figures['real_return']:.1f}"}
+        if "gap" in figures:
+            shown["gap"] = f"{figures['gap']:.1f}"
+        self._bar.set_postfix(shown)
+
+    def _save_policy(self, folder: str, figures: dict[str, Any]) -> None:
+        card = dataclasses.replace(
+            self._card,
+            imagined_steps=self._training.model.num_timesteps,
+            check_steps=self._marks["check_steps"],
+            figures=figures,
+        )
+        save_policy(self._out / folder, card, self._training.model.policy.state_dict())
+
+    @property
+    def _metrics(self) -> Path:
+        return self._out / "metrics.jsonl"
+
+    def _drop_later_lines(self, step: int) -> None:
+        """Forget checks that the run makes again after a kill."""
+        if self._metrics.is_file():
+            lines = self._metrics.read_text().splitlines()
+            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            self._metrics.write_text("".join(f"{line}\n" for line in kept))

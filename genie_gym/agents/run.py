@@ -1,0 +1,132 @@
+"""A run folder of an agent, and the training that fills it.
+
+runs/ppo/
+    config.yaml                what was asked for
+    policy/                    the newest policy: policy.json, policy.safetensors
+    best/                      the one that did best in a check in the real game
+    metrics.jsonl              one line a check
+    checkpoints/               to resume from
+    events.out.tfevents.*      TensorBoard
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import VecMonitor
+from tqdm import tqdm
+
+from genie_gym.agents.algorithms import make_model
+from genie_gym.agents.checkpoint import Checkpoints, Training
+from genie_gym.agents.config import AgentConfig
+from genie_gym.agents.observations import GreyFrameStack
+from genie_gym.agents.policy import RUN_SUBFOLDER, PolicyCard
+from genie_gym.agents.progress import RunCallback
+from genie_gym.config import from_dict, load_yaml, to_dict
+from genie_gym.envs.replay import world_hash
+from genie_gym.envs.sb3_vec_env import GenieWorldSB3VecEnv
+from genie_gym.errors import DataError, WorldError
+
+CONFIG_FILE = "config.yaml"
+
+
+def train_agent(config: AgentConfig, out: Path, *, resume: bool = False) -> Path:
+    """Train an agent inside a world; return the folder of its last policy.
+
+    Args:
+        config: what to train.
+        out: the run folder.
+        resume: whether to go on from the newest checkpoint of a run, if there is one. On a CPU the
+            result is that of a run that was never broken off.
+
+    Raises:
+        ConfigError: an option is out of its range.
+        DataError: the folder holds a run, and `resume` is not set or the run has another config.
+        MissingExtraError: the algorithm's package is not installed.
+        WorldError: there is no such world, or it is another game's, or lacks a reward model.
+        DeviceError: the device is not there.
+    """
+    training = _begin(config)
+    _open(out, config, resume=resume)
+    checkpoints = Checkpoints(out / "checkpoints")
+    marks = checkpoints.restore_newest(training) or {}
+    done = training.model.num_timesteps
+    training.model.set_logger(configure(str(out), ["tensorboard"]))
+    with tqdm(total=config.steps, initial=done, unit="step", desc=config.algo) as bar:
+        callback = RunCallback(
+            training, config, _card(config, training), out, checkpoints, bar, marks
+        )
+        if done < config.steps:
+            training.model.learn(config.steps - done, callback, reset_num_timesteps=False)
+        else:
+            callback.init_callback(training.model)
+        callback.finish()
+    training.stacked.close()
+    return out / RUN_SUBFOLDER
+
+
+def read_config(out: Path) -> AgentConfig:
+    """Return the config of a run.
+
+    Raises:
+        DataError: the folder holds no run of an agent.
+    """
+    file = out / CONFIG_FILE
+    if not file.is_file():
+        raise DataError(
+            f"{out} holds no run of an agent (no {CONFIG_FILE}). Make one: genie-gym agent train "
+            f"--world pong --out {out}"
+        )
+    return from_dict(AgentConfig, load_yaml(file), str(file))
+
+
+def _begin(config: AgentConfig) -> Training:
+    options = {name: value for name, value in to_dict(config.env).items() if name != "game"}
+    slots = GenieWorldSB3VecEnv(config.num_envs, config.env.game, **options)
+    world = slots.envs.world
+    if "reward" not in world.parts:
+        raise WorldError(
+            "an agent learns from rewards, and this world has no trained 'reward' part; it has "
+            f"{sorted(world.parts)}. Train it: genie-gym train --stage reward, then export"
+        )
+    monitor = VecMonitor(slots)
+    stacked = GreyFrameStack(monitor, config.network.num_frames)
+    return Training(make_model(config, stacked), stacked, monitor, slots)
+
+
+def _open(out: Path, config: AgentConfig, *, resume: bool) -> None:
+    file = out / CONFIG_FILE
+    if file.is_file():
+        if not resume:
+            raise DataError(
+                f"{out} holds a run already. Go on with --resume, or take another --out"
+            )
+        old, new = to_dict(read_config(out)), to_dict(config)
+        for key, value in old.items():
+            if value != new[key]:
+                raise DataError(
+                    f"{out} was begun with {key}={value}, but is to go on with {new[key]}. Use "
+                    "the old value, or take another --out"
+                )
+    out.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+
+
+def _card(config: AgentConfig, training: Training) -> PolicyCard:
+    world = training.slots.envs.world
+    provenance: dict[str, Any] = world.card.get("provenance", {})
+    return PolicyCard(
+        game=world.config.game,
+        height=world.config.height,
+        width=world.config.width,
+        num_actions=world.num_actions,
+        algo=config.algo,
+        network=config.network,
+        world=config.env.world or config.env.game.lower(),
+        world_hash=world_hash(world),
+        imagined_steps=0,
+        real_steps=provenance.get("data", {}).get("num_frames", 0),
+        check_steps=0,
+        seed=config.seed,
+    )

@@ -1,0 +1,148 @@
+"""The commands `genie-gym agent ...`. Each imports its code only when it runs."""
+
+import argparse
+import json
+from pathlib import Path
+
+from genie_gym.cli_data import seed_number
+from genie_gym.errors import ConfigError
+
+TRAIN_FLAGS = ("algo", "steps", "num_envs", "seed", "save_every")
+
+
+def add_agent(parser: argparse.ArgumentParser) -> None:
+    """Add the commands to the parser of `genie-gym agent`."""
+    commands = parser.add_subparsers(dest="agent_command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        return sub
+
+    _add_train(command("train", train, "train an agent inside a world"))
+    _add_evaluate(command("evaluate", evaluate, "let a policy play, in the real game or a world"))
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, help="run folder")
+    parser.add_argument("--config", type=Path, help="YAML with any of the settings")
+    parser.add_argument("--world", help="world to learn in; overrides env.world (default: pong)")
+    parser.add_argument(
+        "--algo", help="ppo, a2c, dqn, or recurrent_ppo (needs sb3-contrib) (default: ppo)"
+    )
+    parser.add_argument("--steps", type=int, help="imagined steps (default: 1000000)")
+    parser.add_argument("--num-envs", type=int, help="imagined games at once (default: 64)")
+    parser.add_argument("--seed", type=seed_number, help="0 or more (default: 0)")
+    parser.add_argument("--save-every", type=int, help="steps between saves (default: 100000)")
+    parser.add_argument("--device", help="cpu, cuda or auto (default: cpu)")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    parser.add_argument(
+        "override",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="overrides any setting: learning_rate=3e-4, algo_options.n_steps=32, "
+        "env.max_episode_steps=500, network.num_frames=2, real_check.every=50000; the keys of "
+        "config.yaml in a run folder",
+    )
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train an agent and say how it does."""
+    from genie_gym.agents.config import AgentConfig
+    from genie_gym.agents.policy import read_card
+    from genie_gym.agents.run import train_agent
+    from genie_gym.config import from_dict, load_yaml, override
+    from genie_gym.models.bundle import find_bundle
+    from genie_gym.models.bundle import read_card as read_world_card
+
+    assignments = list(options.override)
+    for flag in TRAIN_FLAGS:
+        if (value := getattr(options, flag)) is not None:
+            assignments.append(f"{flag}={value}")
+    for flag in ("world", "device"):
+        if (value := getattr(options, flag)) is not None:
+            assignments.append(f"env.{flag}={value}")
+    values = override(load_yaml(options.config) if options.config else {}, assignments)
+    env = values.get("env") or {}
+    if not isinstance(env, dict):
+        raise ConfigError(f"env must be a mapping, got {env!r}")
+    world = str(env.get("world") or env.get("game") or "pong")
+    game = read_world_card(find_bundle(world))["config"]["game"]
+    config = from_dict(AgentConfig, {**values, "env": {"game": game, "world": world, **env}})
+    folder = train_agent(config, options.out, resume=options.resume)
+
+    card = read_card(folder)
+    print(f"{card.imagined_steps} imagined steps, seed {card.seed}: policy in {folder}")
+    if "real_return" in card.figures:
+        print(
+            f"real games: mean return {card.figures['real_return']:.2f} of "
+            f"{card.figures['real_returns']}"
+        )
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("policy", help="policy folder, run folder, or name of a shipped policy")
+    parser.add_argument("--env", choices=("real", "world"), default="real", help="default: real")
+    parser.add_argument("--episodes", type=int, default=100, help="full games (default: 100)")
+    parser.add_argument("--seed", type=seed_number, default=0, help="0 or more")
+    parser.add_argument(
+        "--sticky", type=float, default=0.0, help="probability of sticky actions (default: 0)"
+    )
+    parser.add_argument(
+        "--deterministic", action="store_true", help="take the likeliest action, do not draw one"
+    )
+    parser.add_argument("--world", help="world to play in (default: the one it was trained in)")
+    parser.add_argument(
+        "--max-steps", type=int, help="steps a game, at most (default: 27000 real, 5000 imagined)"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or auto (default: cpu)")
+    parser.add_argument("--out", type=Path, help="JSON file for all figures")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Let a policy play full games; print its mean return and write all figures."""
+    from tqdm import tqdm
+
+    from genie_gym.agents.games import play_imagined, play_real
+    from genie_gym.agents.policy import load_policy
+    from genie_gym.envs.slots import WorldEnvConfig
+
+    if options.env == "world" and options.sticky:
+        raise ConfigError("sticky must be 0 with --env world: only the emulator repeats actions")
+    policy = load_policy(options.policy, options.device)
+    settings = {"seed": options.seed, "deterministic": options.deterministic}
+    if options.env == "real":
+        with tqdm(total=options.episodes, unit="game") as bar:
+            games = play_real(
+                policy,
+                options.episodes,
+                sticky=options.sticky,
+                max_steps=options.max_steps or 27_000,
+                on_game=bar.update,
+                **settings,
+            )
+    else:
+        config = WorldEnvConfig(
+            game=policy.card.game,
+            world=options.world or policy.card.world,
+            device=options.device,
+            max_episode_steps=options.max_steps or 5_000,
+        )
+        with tqdm(unit="step") as bar:
+            games = play_imagined(policy, options.episodes, config, on_step=bar.update, **settings)
+    figures = {
+        "policy": str(options.policy),
+        "env": options.env,
+        "sticky": options.sticky,
+        **settings,
+        **games.figures(),
+    }
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(figures, indent=1) + "\n")
+    cut = f", {games.num_cut} cut at the limit of steps" if games.num_cut else ""
+    print(
+        f"mean return {figures['mean_return']:.2f} (standard deviation "
+        f"{figures['std_return']:.2f}) in {options.episodes} full games{cut}; "
+        f"{figures['mean_length']:.0f} steps a game"
+    )

@@ -1,0 +1,165 @@
+import json
+import re
+import shutil
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from genie_gym.agents.config import AgentConfig, NetworkConfig, RealCheckConfig
+from genie_gym.agents.policy import load_policy, read_card
+from genie_gym.agents.run import read_config, train_agent
+from genie_gym.envs.replay import world_hash
+from genie_gym.envs.sb3_vec_env import GenieWorldSB3VecEnv
+from genie_gym.envs.slots import WorldEnvConfig
+from genie_gym.errors import ConfigError, DataError, MissingExtraError, WorldError
+from genie_gym.models.bundle import read_card as read_world_card
+from genie_gym.models.bundle import save_bundle
+
+
+def weights(run):
+    return load_file(run / "policy" / "policy.safetensors")
+
+
+def assert_same_weights(one, other):
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
+
+
+def test_a_run_leaves_a_policy_that_says_where_it_was_trained(trained, pipeline, world):
+    card = read_card(trained / "policy")
+    assert (card.algo, card.game, card.num_actions) == ("ppo", "Pong", 6)
+    assert (card.world, card.world_hash) == (str(pipeline.bundle), world_hash(world))
+    num_frames = read_world_card(pipeline.bundle)["provenance"]["data"]["num_frames"]
+    assert (card.imagined_steps, card.real_steps, card.check_steps) == (96, num_frames, 0)
+    assert sorted(path.suffix for path in (trained / "policy").iterdir()) == [
+        ".json",
+        ".safetensors",
+    ]
+    assert len(list((trained / "checkpoints").iterdir())) == 2
+    assert list(trained.glob("events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c", "dqn", "recurrent_ppo"])
+def test_a_killed_run_reaches_what_an_unbroken_one_reaches(make_config, tmp_path, algo):
+    if algo == "recurrent_ppo":
+        pytest.importorskip("sb3_contrib", reason="sb3-contrib is not installed")
+    unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+    config = make_config(algo)
+    train_agent(config, unbroken)
+    # What a kill between the last two saves leaves behind.
+    shutil.copytree(unbroken, killed)
+    *_, newest = sorted((killed / "checkpoints").iterdir())
+    newest.unlink()
+    shutil.rmtree(killed / "policy")
+
+    torch.manual_seed(99)  # another process has other numbers
+    train_agent(config, killed, resume=True)
+    assert_same_weights(weights(killed), weights(unbroken))
+    first, *_ = sorted((killed / "checkpoints").iterdir())
+    begun = torch.load(first, weights_only=True)["weights"]
+    assert any(not torch.equal(x, begun[name]) for name, x in weights(unbroken).items())
+
+
+def test_a_finished_run_is_resumed_to_itself(trained, make_config, tmp_path):
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    train_agent(make_config(), copy, resume=True)
+    assert_same_weights(weights(copy), weights(trained))
+    assert read_config(copy) == make_config()
+
+
+def test_checks_in_the_real_game_keep_the_best_policy(make_config, tmp_path):
+    check = {"every": 64, "episodes": 1, "max_steps": 30, "alarm_gap": 0.001}
+    config = make_config(steps=64, real_check=check)
+    train_agent(config, tmp_path / "run")
+    [line] = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    figures = json.loads(line)
+    assert figures["step"] == 64
+    assert figures["gap"] == figures["imagined_points_per_1000"] - figures["real_points_per_1000"]
+    assert figures["is_exploiting"] is (figures["gap"] > 0.001)
+    for folder in ("policy", "best"):
+        card = read_card(tmp_path / "run" / folder)
+        assert card.figures == figures and card.check_steps == 30
+
+
+def test_stock_evaluation_takes_a_policy_of_single_frames(trained, pipeline):
+    policy = load_policy(trained)
+    envs = GenieWorldSB3VecEnv(3, world=str(pipeline.bundle), max_episode_steps=4)
+    _, lengths = evaluate_policy(policy, envs, 6, return_episode_rewards=True, warn=False)
+    assert lengths == [4] * 6
+
+
+def test_a_run_is_not_overwritten_or_gone_on_with_differently(trained, make_config):
+    with pytest.raises(DataError, match=re.escape("holds a run already. Go on with --resume")):
+        train_agent(make_config(), trained)
+    with pytest.raises(DataError, match="was begun with seed=0, but is to go on with 1"):
+        train_agent(make_config(seed=1), trained, resume=True)
+    with pytest.raises(DataError, match="holds no run of an agent"):
+        read_config(trained / "policy")
+
+
+def test_a_damaged_checkpoint_is_named(trained, make_config, tmp_path):
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    *_, newest = sorted((copy / "checkpoints").iterdir())
+    newest.write_bytes(newest.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"step-0000000096.pt is damaged .* Delete it to fall back"):
+        train_agent(make_config(), copy, resume=True)
+
+
+def test_a_world_without_rewards_teaches_nothing(make_config, world, pipeline, tmp_path):
+    parts = world.parts - {"reward"}
+    card = {"action_meanings": world.card["action_meanings"]}
+    save_bundle(tmp_path / "mute", stack=world.stack, starts=world.starts, parts=parts, card=card)
+    config = make_config(env={"game": "Pong", "world": str(tmp_path / "mute")})
+    with pytest.raises(WorldError, match="no trained 'reward' part"):
+        train_agent(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_wrong_settings_are_refused(make_config, tmp_path):
+    for options, text in (
+        ({"n_step": 8}, "PPO has no option 'n_step'. Did you mean 'n_steps'?"),
+        ({"batch_size": 1}, "PPO refuses algo_options"),
+        ({"seed": 3}, "PPO has no option 'seed'"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(text)):
+            train_agent(make_config(algo_options=options), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"seed": 2**32}, "seed must lie in [0, 2**32)"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0.0"),
+        ({"min_learning_rate": 1.0}, "min_learning_rate must lie between 0 and learning_rate"),
+    ],
+)
+def test_settings_out_of_range_are_refused(values, text):
+    with pytest.raises(ConfigError, match=re.escape(text)):
+        AgentConfig(env=WorldEnvConfig(game="Pong"), **values)
+
+
+@pytest.mark.parametrize(
+    ("config", "values", "text"),
+    [
+        (NetworkConfig, {"num_frames": 0}, "network.num_frames must be at least 1, got 0"),
+        (NetworkConfig, {"channels": (3,)}, "network.channels must be two numbers of 1 or more"),
+        (RealCheckConfig, {"every": 0}, "real_check.every must be at least 1, got 0"),
+        (RealCheckConfig, {"episodes": -1}, "real_check.episodes must be 0 or more, got -1"),
+        (RealCheckConfig, {"max_steps": 0}, "real_check.max_steps must be at least 1, got 0"),
+        (RealCheckConfig, {"alarm_gap": 0.0}, "real_check.alarm_gap must be above 0, got 0.0"),
+    ],
+)
+def test_settings_of_parts_out_of_range_are_refused(config, values, text):
+    with pytest.raises(ConfigError, match=re.escape(text)):
+        config(**values)
+
+
+def test_an_algorithm_that_is_not_installed_is_named(make_config, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sb3_contrib", None)
+    with pytest.raises(MissingExtraError, match=re.escape("pip install 'genie-gym[contrib]'")):
+        train_agent(make_config("recurrent_ppo"), tmp_path / "run")

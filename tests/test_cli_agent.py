@@ -1,0 +1,75 @@
+import json
+import re
+
+import pytest
+
+from genie_gym.agents.policy import read_card
+from genie_gym.cli import main
+
+SHORT = [
+    "--steps=32",
+    "--num-envs=4",
+    "algo_options.n_steps=8",
+    "algo_options.batch_size=16",
+    "network.feature_dim=8",
+    "env.max_episode_steps=5",
+    "env.num_maskgit_steps=1",
+    "real_check.max_steps=20",
+    "real_check.episodes=1",
+]
+
+
+def run(*arguments):
+    return main(["agent", *(str(argument) for argument in arguments)])
+
+
+@pytest.fixture(scope="module")
+def trained(pipeline, tmp_path_factory):
+    out = tmp_path_factory.mktemp("cli") / "ppo"
+    assert run("train", "--world", pipeline.bundle, "--out", out, "--seed=7", *SHORT) == 0
+    return out
+
+
+def test_train_leaves_a_policy(trained):
+    card = read_card(trained / "policy")
+    assert (card.algo, card.seed, card.imagined_steps) == ("ppo", 7, 32)
+    assert card.network.feature_dim == 8
+
+
+def test_train_says_what_came_of_it(pipeline, trained, capsys):
+    command = ["train", "--world", pipeline.bundle, "--out", trained, "--seed=7", "--resume"]
+    assert run(*command, *SHORT) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"32 imagined steps, seed 7: policy in {trained / 'policy'}"
+    assert re.fullmatch(r"real games: mean return -?\d+\.\d\d of \[-?\d+\.\d\]", second)
+
+
+@pytest.mark.parametrize("env", ["real", "world"])
+def test_evaluate_writes_all_figures(trained, tmp_path, capsys, env):
+    out = tmp_path / "new" / "figures.json"
+    flags = ["--env", env, "--episodes=2", "--seed=3", "--max-steps=8", "--out", out]
+    assert run("evaluate", trained, *flags) == 0
+    figures = json.loads(out.read_text())
+    assert (figures["env"], figures["games"], figures["seed"]) == (env, 2, 3)
+    assert figures["lengths"] == [8, 8] and figures["cut_at_the_limit"] == 2
+    line = f"mean return {figures['mean_return']:.2f} (standard deviation"
+    assert capsys.readouterr().out.startswith(line)
+
+
+def test_what_is_wrong_is_one_line(trained, pipeline, tmp_path, capsys):
+    world = ["--world", pipeline.bundle, "--out", tmp_path / "run"]
+    for command, text in (
+        (["train", *world, "--algo=pp"], "config.algo must be one of ['ppo', 'a2c', 'dqn', 'rec"),
+        (["train", *world, "stepps=3"], "unknown key 'stepps'. Did you mean 'steps'?"),
+        (["train", "--out", tmp_path, "env=3"], "env must be a mapping, got 3"),
+        (["train", "--world=nowhere", "--out", tmp_path], "no world 'nowhere'"),
+        (["evaluate", "nobody"], "no policy 'nobody'"),
+        (
+            ["evaluate", trained, "--env=world", "--sticky=0.25"],
+            "sticky must be 0 with --env world",
+        ),
+        (["evaluate", trained, "--episodes=0"], "episodes must be at least 1, got 0"),
+    ):
+        assert run(*command) == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith("genie-gym agent: ") and text in line
