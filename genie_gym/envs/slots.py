@@ -41,7 +41,7 @@ class WorldEnvConfig:
     device: str = "cpu"
     """Where the world runs: "cpu", "cuda", "cuda:1" or "auto"."""
     dtype: str = "float32"
-    """Precision of the networks: "float32" or "bfloat16"."""
+    """Precision of dynamics and reward model: "float32" or "bfloat16"."""
     num_maskgit_steps: int | None = None
     """Refinement steps a frame; the world's own number by default."""
     temperature: float | None = None

@@ -200,9 +200,8 @@ def _clips(
 def _predict(
     world: World, past: Float[Tensor, "B T H W C"], codes: Int64[np.ndarray, "B T"]
 ) -> Float[Tensor, "B H W C"]:
-    dtype = next(world.stack.parameters()).dtype
-    frames = world.stack.lam.predict(past.to(dtype), torch.from_numpy(codes).to(world.device))
-    return frames[:, -1].float()
+    frames = world.stack.lam.predict(past, torch.from_numpy(codes).to(world.device))
+    return frames[:, -1]
 
 
 def _entropy_bits(shares: Float[np.ndarray, "*shape"]) -> float:

@@ -94,13 +94,12 @@ def _real_tokens(world: World, rollouts: Rollouts) -> Int[np.ndarray, "N steps S
 
     Frames are encoded from the first of the context on, as the world encoded the context.
     """
-    dtype = next(world.stack.parameters()).dtype
     before = rollouts.context.shape[1] - 1
     tokens = []
     for start in range(0, len(rollouts.starts), WINDOWS_AT_ONCE // 4):
         part = slice(start, start + WINDOWS_AT_ONCE // 4)
         frames = np.concatenate([rollouts.context[part], rollouts.real[part]], axis=1)
         with torch.inference_mode():
-            clip = to_float(torch.from_numpy(frames).to(world.device)).to(dtype)
+            clip = to_float(torch.from_numpy(frames).to(world.device))
             tokens.append(world.stack.tokenizer.encode(clip)[:, before:].cpu().numpy())
     return np.concatenate(tokens)

@@ -17,7 +17,7 @@ from genie_gym.models.stack import STAGES, GenieStack, StackConfig
 from genie_gym.models.state import Starts
 from genie_gym.models.world import World
 
-BUNDLE_VERSION = 2
+BUNDLE_VERSION = 3
 CARD_FILE, WEIGHTS_FILE, STARTS_FILE = "world.yaml", "weights.safetensors", "starts.safetensors"
 PACKAGED_WORLDS = Path(__file__).parent.parent / "worlds"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -150,7 +150,8 @@ def load_world(
     Args:
         world: "pong", a folder, or "hf://owner/name".
         device: "cpu", "cuda", "cuda:1", or "auto" (a GPU where there is one).
-        dtype: "float32" or "bfloat16".
+        dtype: "float32" or "bfloat16", of dynamics and reward model; the tokenizer and the latent
+            action model, which tell near things apart, stay in float32.
         is_compiled: whether the networks' steps go through `torch.compile`.
 
     Raises:
@@ -167,7 +168,9 @@ def load_world(
         stack = GenieStack(config, generator=torch.Generator().manual_seed(0))
     parts = frozenset(card["parts"])
     _load_weights(stack, parts, folder / WEIGHTS_FILE)
-    stack.to(torch_device, DTYPES[dtype])
+    stack.to(torch_device)
+    for part in (stack.dynamics, stack.reward):  # bfloat16 would name frames by the wrong tokens
+        part.to(DTYPES[dtype])
     if is_compiled:
         for part in (stack.tokenizer.decoder, stack.dynamics.transformer, stack.reward.transformer):
             part.step = torch.compile(part.step)  # type: ignore[method-assign]

@@ -130,8 +130,7 @@ class World:
                 f"{frames.shape[1]} frames have {frames.shape[1] - 1} actions between them, got "
                 f"actions of shape {tuple(actions.shape)}"
             )
-        dtype = next(self.stack.parameters()).dtype
-        tokens = self.stack.tokenizer.encode(to_float(frames.to(self.device)).to(dtype))
+        tokens = self.stack.tokenizer.encode(to_float(frames.to(self.device)))
         return self._replay(tokens, actions, source)
 
     @torch.inference_mode()
@@ -222,8 +221,7 @@ class World:
     def infer_latent_actions(self, frames: UInt8[Tensor, "B T H W C"]) -> Int[Tensor, "B T-1"]:
         """Name the latent action of every transition of real frames."""
         self._require("lam", "naming latent actions")
-        dtype = next(self.stack.parameters()).dtype
-        return self.stack.lam.infer(to_float(frames.to(self.device)).to(dtype))
+        return self.stack.lam.infer(to_float(frames.to(self.device)))
 
     def action_rows(
         self, actions: Int[Tensor, "*batch"], source: ActionSource = "real"
