@@ -12,6 +12,7 @@ runs/ppo/
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecMonitor
@@ -92,7 +93,8 @@ def _begin(config: AgentConfig) -> Training:
         )
     monitor = VecMonitor(slots)
     stacked = GreyFrameStack(monitor, config.network.num_frames)
-    return Training(make_model(config, stacked), stacked, monitor, slots)
+    starts = world.decode(world.start(torch.arange(len(world.starts)))).cpu().numpy()
+    return Training(make_model(config, stacked, starts), stacked, monitor, slots)
 
 
 def _open(out: Path, config: AgentConfig, *, resume: bool) -> None:
