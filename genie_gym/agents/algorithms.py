@@ -34,9 +34,9 @@ class Algorithm:
 
 
 PPO_OPTIONS = {
-    "n_steps": 64,
-    "batch_size": 512,
-    "n_epochs": 4,
+    "n_steps": 32,
+    "batch_size": 256,
+    "n_epochs": 3,
     "gamma": 0.99,
     "gae_lambda": 0.95,
     "clip_range": 0.2,

@@ -35,7 +35,7 @@ class Corner(gym.Env):
 
 
 OPTIONS = {
-    "ppo": {"n_steps": 16, "batch_size": 64},
+    "ppo": {"n_steps": 16, "batch_size": 64, "n_epochs": 8},
     "a2c": {"n_steps": 4, "gamma": 0.0},
     "dqn": {"learning_starts": 64, "batch_size": 32, "gradient_steps": 1, "gamma": 0.0},
 }
