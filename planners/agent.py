@@ -1,6 +1,7 @@
 """A planner that acts: it plans anew at every step, from where the last plan left off."""
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -9,23 +10,16 @@ from jaxtyping import Bool, Shaped
 from planners.protocol import Model
 from planners.search import Plan, SequencePlanner
 
-
-class Observer(Protocol):
-    """Turns what an agent sees and did into a model of where its games stand."""
-
-    def __call__(
-        self,
-        obs: Shaped[np.ndarray, "B ..."],
-        actions: Shaped[np.ndarray, "B ..."] | None,
-        is_first: Bool[np.ndarray, " B"],
-    ) -> Model:
-        """Return a model whose roots are the games as they stand.
-
-        Args:
-            obs: the newest observation of every game.
-            actions: what led to it; None in the first step of all games.
-            is_first: which games have just begun.
-        """
+Observer = Callable[
+    [
+        Shaped[np.ndarray, "B ..."],
+        Shaped[np.ndarray, "B ..."] | None,
+        Bool[np.ndarray, " B"],
+    ],
+    Model,
+]
+"""Turns the newest observations, the actions that led to them (None in the first step of all
+games) and which games have just begun into a model whose roots are the games as they stand."""
 
 
 class Memory(NamedTuple):
@@ -82,4 +76,4 @@ class MPCAgent:
         warm_start = state and state.plan.proposal.advance(torch.from_numpy(is_first))
         plan = self.planner.plan(model, warm_start)
         actions = plan.actions[:, 0].numpy()
-        return (actions[0] if is_single else actions), Memory(actions, plan)
+        return np.array(actions[0]) if is_single else actions, Memory(actions, plan)

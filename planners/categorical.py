@@ -1,7 +1,7 @@
 """Plans of discrete actions: one categorical distribution a step, and actions that stick."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from einops import rearrange, repeat
@@ -56,7 +56,7 @@ class Categorical:
     seeds: Int[Tensor, "B seeds T"]
     """Plans of the policy, for the next iteration alone."""
 
-    def advance(self, is_first: Bool[Tensor, " B"]) -> Self:
+    def advance(self, is_first: Bool[Tensor, " B"]) -> "Categorical":
         """Return it one step later: what was to come now comes first.
 
         The new last step is as likely as before anything was known; kept plans hold on to their

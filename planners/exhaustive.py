@@ -1,7 +1,7 @@
 """Exhaustive search over macro-actions: every plan there is, in order."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from einops import repeat
@@ -40,7 +40,7 @@ class Enumeration:
 
     plans: Int[Tensor, "B plans T"]
 
-    def advance(self, is_first: Bool[Tensor, " B"]) -> Self:
+    def advance(self, is_first: Bool[Tensor, " B"]) -> "Enumeration":
         """Return the same plans: nothing is learned."""
         return self
 

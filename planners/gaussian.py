@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from einops import rearrange, repeat
@@ -58,7 +58,7 @@ class Gaussian:
     has_kept: Bool[Tensor, " B"]
     """Whether the root has kept plans; if not, `kept` means nothing there."""
 
-    def advance(self, is_first: Bool[Tensor, " B"]) -> Self:
+    def advance(self, is_first: Bool[Tensor, " B"]) -> "Gaussian":
         """Return it one step later: the mean moves on, and the spread is wide again.
 
         Source:

@@ -1,7 +1,7 @@
 """Gumbel root search: which first action is best, by sequential halving over few simulations."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +69,7 @@ class Arms:
     """What is left of the best plan of the search before."""
     has_remainder: Bool[Tensor, " B"]
 
-    def advance(self, is_first: Bool[Tensor, " B"]) -> Self:
+    def advance(self, is_first: Bool[Tensor, " B"]) -> "Arms":
         """Return it one step later: what is left of the best plan is all that is known."""
         best = self.plan[torch.arange(len(self.plan)), self.value.argmax(1)]
         remainder = torch.cat([best[:, 1:], best[:, -1:]], dim=1)

@@ -1,5 +1,6 @@
 """What a planner needs of a model: tensors in, tensors out, batched over roots and candidates."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
@@ -45,18 +46,10 @@ class StateLike(Protocol):
         """Return every state `num_copies` times, copies side by side."""
 
 
-class Policy(Protocol):
-    """Chances of the discrete actions."""
-
-    def __call__(self, state: Any) -> Float[Tensor, "rows actions"]:
-        """Return probabilities of the actions in each state."""
-
-
-class Value(Protocol):
-    """What is still to be earned."""
-
-    def __call__(self, state: Any) -> Float[Tensor, " rows"]:
-        """Return the expected discounted return from each state on."""
+Policy = Callable[[Any], Float[Tensor, "rows actions"]]
+"""Chances of the discrete actions in each state."""
+Value = Callable[[Any], Float[Tensor, " rows"]]
+"""Discounted return that is still to be expected in each state."""
 
 
 @runtime_checkable

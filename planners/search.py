@@ -4,7 +4,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -112,29 +112,30 @@ class Best:
     score: Float[Tensor, " B"]
     num_rejected: Int[Tensor, " B"]
 
-    @classmethod
+    @staticmethod
     def of(
-        cls, candidates: Actions, scores: Float[Tensor, "B N"], num_rejected: Int[Tensor, " B"]
-    ) -> Self:
+        candidates: Actions, scores: Float[Tensor, "B N"], num_rejected: Int[Tensor, " B"]
+    ) -> "Best":
         """Take the best of some candidates; of equals the first."""
         best, place = scores.max(dim=1)
-        return cls(candidates[torch.arange(len(place)), place], best, num_rejected)
+        return Best(candidates[torch.arange(len(place)), place], best, num_rejected)
 
-    def or_better(self, other: Self) -> Self:
+    def or_better(self, other: "Best") -> "Best":
         """Return, for each root, the better of the two; of equals the older."""
         is_better = other.score > self.score
         mask = is_better.view(-1, *[1] * (self.actions.dim() - 1))
-        return type(self)(
+        return Best(
             torch.where(mask, other.actions, self.actions),
             torch.where(is_better, other.score, self.score),
             self.num_rejected + other.num_rejected,
         )
 
 
+@runtime_checkable
 class Proposal(Protocol):
     """What a search knows about where good plans lie."""
 
-    def advance(self, is_first: Bool[Tensor, " B"]) -> Self:
+    def advance(self, is_first: Bool[Tensor, " B"]) -> Any:
         """Return it one step later; rows whose game is new begin anew."""
 
 

@@ -64,6 +64,12 @@ def test_play_in_the_world_plays(pipeline, tmp_path):
     assert number("steps per second", output) > 0
 
 
+def test_plan_with_cem_plays_the_real_game(pipeline, tmp_path):
+    output = run("plan_with_cem.py", pipeline.bundle, folder=tmp_path)
+    assert abs(number("total reward", output)) <= 21
+    assert number("seconds per decision", output) > 0
+
+
 def test_train_ppo_in_world_trains(pipeline, tmp_path):
     output = run("train_ppo_in_world.py", pipeline.bundle, 512, folder=tmp_path)
     assert number("imagined steps", output) == 512

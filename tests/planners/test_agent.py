@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import torch
+
+from planners import CEM, CEMConfig, MPCAgent
+
+SETTINGS = {"horizon": 4, "num_samples": 24, "num_iterations": 3}
+
+
+@pytest.fixture
+def make_agent(toys):
+    """Return a function that makes an agent whose games are numbers that count their steps."""
+
+    def make(**settings):
+        heard = []
+
+        def observe(obs, actions, is_first):
+            heard.append((actions, is_first))
+            return toys["Code"](roots=tuple(obs[:, 0].tolist()))
+
+        config = CEMConfig(**{**SETTINGS, **settings})
+        planner = CEM(config, generator=torch.Generator().manual_seed(0))
+        return MPCAgent(planner, observe, obs_shape=(1,)), heard
+
+    return make
+
+
+def test_it_does_what_the_best_plan_begins_with(make_agent, toys):
+    agent, _ = make_agent(num_samples=200)
+    actions, memory = agent.predict(np.array([[3], [8]]))
+    assert actions.tolist() == toys["Code"].secret[[3, 8]].tolist()
+    assert actions.tolist() == memory.plan.actions[:, 0].tolist()
+    assert actions.dtype == np.int64
+
+
+def test_one_game_gives_one_action_and_many_give_many(make_agent):
+    agent, _ = make_agent()
+    alone, _ = agent.predict(np.array([3]))
+    assert alone.shape == () and int(alone) in range(3)
+    batch, _ = agent.predict(np.array([[3]]))
+    assert batch.shape == (1,)
+
+
+def test_it_tells_its_observer_what_it_did_and_which_games_are_new(make_agent):
+    agent, heard = make_agent()
+    obs = np.array([[0], [0]])
+    first, memory = agent.predict(obs, None, np.array([True, True]))
+    second, memory = agent.predict(obs + 1, memory, np.array([False, True]))
+    agent.predict(obs + 2, memory)
+    (no_actions, all_new), (told, one_new), (told_again, none_new) = heard
+    assert no_actions is None and all_new.tolist() == [True, True]
+    assert told is first and one_new.tolist() == [False, True]
+    assert told_again is second and none_new.tolist() == [False, False]
+
+
+def test_it_plans_on_from_the_last_plan_but_not_across_games(make_agent):
+    is_new = {"on": np.array([False]), "anew": np.array([True])}
+    plans = {}
+    for name, episode_start in is_new.items():
+        agent, _ = make_agent()
+        _, memory = agent.predict(np.array([[0]]))
+        _, memory = agent.predict(np.array([[1]]), memory, episode_start)
+        plans[name] = memory.plan.proposal.probs
+    cold, _ = make_agent()
+    cold.predict(np.array([[0]]))
+    _, memory = cold.predict(np.array([[1]]), None)
+    assert torch.equal(plans["anew"], memory.plan.proposal.probs)
+    assert not torch.equal(plans["on"], plans["anew"])
+
+
+def test_a_seed_plays_the_same_game_twice(make_agent):
+    def play():
+        agent, _ = make_agent(num_samples=8)
+        memory, taken = None, []
+        for step in range(6):
+            action, memory = agent.predict(np.array([step]), memory)
+            taken.append(int(action))
+        return taken
+
+    assert play() == play()

@@ -1,0 +1,93 @@
+import json
+import re
+
+import pytest
+
+from genie_gym.cli import main
+
+
+def run(*arguments):
+    return main(["plan", *(str(argument) for argument in arguments)])
+
+
+def refused(capsys, *arguments):
+    assert run(*arguments) == 2
+    captured = capsys.readouterr()
+    line = captured.err.splitlines()[-1]
+    assert line.startswith("genie-gym plan: ") and "Traceback" not in captured.err
+    return line
+
+
+SMALL = ("--horizon=3", "--num-samples=8", "--num-iterations=1", "--device=cpu")
+LINE = r"episode 0: return -?\d+ \(\d+ won, \d+ lost\), 4 decisions, \d+\.\d{3} s each, not played"
+
+
+@pytest.mark.parametrize("planner", ["cem", "mppi", "random", "gumbel", "exhaustive"])
+def test_every_planner_plays_the_real_game_with_its_oracle(planner, pipeline, capsys):
+    flags = ("--oracle", "--planner", planner, "--max-decisions=4", "--set", "actions=[0,2,3]")
+    assert run("--world", pipeline.bundle, *SMALL, *flags) == 0
+    assert re.search(LINE, capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("env", ["real", "world"])
+def test_the_world_serves_as_model_wherever_it_plays(env, pipeline, capsys, tmp_path):
+    out = tmp_path / "deep" / "plan.json"
+    flags = ("--env", env, "--max-decisions=4", "--seed=3", "--out", out)
+    assert run("--world", pipeline.bundle, *SMALL, *flags) == 0
+    printed = capsys.readouterr().out
+    assert re.search(LINE, printed) and f"wrote {out}" in printed
+    results = json.loads(out.read_text())
+    [game] = results["games"]
+    assert game["num_decisions"] == 4 and game["seed"] == 3 and not game["is_over"]
+    assert game["num_rejected"] == 0 and game["seconds_per_decision"] > 0
+    assert results["settings"]["planner_config"]["horizon"] == 3
+    assert results["settings"]["env"] == env
+
+
+def test_a_run_stops_at_its_last_decision_whatever_games_are_left(pipeline, tmp_path):
+    out = tmp_path / "plan.json"
+    flags = ("--env=world", "--max-decisions=3", "--episodes=2", "--out", out)
+    assert run("--world", pipeline.bundle, *SMALL, *flags) == 0
+    games = json.loads(out.read_text())["games"]
+    assert [game["num_decisions"] for game in games] == [3]
+
+
+def test_a_seed_plays_the_same_game_twice(pipeline, tmp_path):
+    scores = []
+    for name in ("a", "b"):
+        out = tmp_path / name
+        flags = ("--env=real", "--max-decisions=3", "--seed=1", "--out", out)
+        assert run("--world", pipeline.bundle, *SMALL, *flags) == 0
+        game = json.loads(out.read_text())["games"][0]
+        scores.append({key: game[key] for key in game if key != "seconds_per_decision"})
+    assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--episodes=0"], "--episodes must be at least 1, got 0"),
+        (["--max-decisions=0"], "--max-decisions must be at least 1, got 0"),
+        (["--oracle", "--env=world"], "it needs --env real, not world"),
+        (["--horizon=0"], "horizon must be at least 1, got 0"),
+        (["--budget-frames=0"], "budget_frames must hold at least one plan of horizon=12 steps"),
+        (["--budget-ms=0"], "budget_ms must be a finite number above 0, got 0.0"),
+        (["--set", "num_elite=3"], "cem: unknown key 'num_elite'. Did you mean 'num_elites'?"),
+        (["--oracle", "--set", "actions=[9]"], "some of the model's 6, in [0, 6), got [9]"),
+        (["--sticky=2"], "sticky must be a probability in [0, 1], got 2.0"),
+    ],
+)
+def test_a_setting_is_refused_in_one_line(flags, text, pipeline, capsys):
+    assert text in refused(capsys, "--world", pipeline.bundle, "--device=cpu", *flags)
+
+
+def test_a_world_without_rewards_is_refused_with_the_cure(pipeline, capsys, tmp_path):
+    from genie_gym.models.bundle import load_world, read_card, save_bundle
+
+    world = load_world(pipeline.bundle)
+    card = read_card(pipeline.bundle)
+    rest = {key: card[key] for key in card if key not in ("bundle_version", "parts", "config")}
+    parts = world.parts - {"reward"}
+    save_bundle(tmp_path, stack=world.stack, starts=world.starts, parts=parts, card=rest)
+    line = refused(capsys, "--world", tmp_path, *SMALL)
+    assert "no trained 'reward' part" in line and "genie-gym train --stage reward" in line
