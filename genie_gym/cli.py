@@ -68,7 +68,12 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--world", default="pong", help="world to play (default: pong)")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder (default: out)")
     parser.add_argument("--steps", type=int, default=300, help="imagined steps (default: 300)")
-    parser.add_argument("--policy", default="scripted", help="who plays (default: scripted)")
+    parser.add_argument(
+        "--policy",
+        help="who plays: scripted, random, ... as in collect, or shipped: the trained policy that "
+        "comes with the world, filmed in its world (left) and in the real game (right). Default: "
+        "shipped if there is one, else scripted",
+    )
     parser.add_argument("--seed", type=seed_number, default=0, help="0 or more")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or auto (default: cpu)")
 
@@ -77,32 +82,45 @@ def demo(options: argparse.Namespace) -> None:
     """Play a world and write what was seen."""
     import gymnasium as gym
 
-    import genie_gym  # noqa: F401  (registers the ids)
+    import genie_gym  # (registers the ids)
     from collectors.policies import make_policy
-    from genie_gym.evaluation.demo import Player, figure_lines, play, write_demo
+    from genie_gym.agents.policy import has_policy
+    from genie_gym.evaluation.demo import (
+        Player,
+        figure_lines,
+        play,
+        play_beside_real,
+        points,
+        side_by_side,
+        write_demo,
+    )
     from genie_gym.games import world_id
     from genie_gym.models.bundle import find_bundle, read_card
 
-    card = read_card(find_bundle(options.world))
+    folder = find_bundle(options.world)
+    card = read_card(folder)
     config = card["config"]
-    policy = make_policy(
-        options.policy,
-        config["game"],
-        config["num_actions"],
-        frame_shape=(config["height"], config["width"], 3),
-    )
-    # A game's actions are numbers, so its policy returns no vectors.
-    player = cast(Player, policy)
-    env = gym.make(world_id(card["config"]["game"]), world=options.world, device=options.device)
-    played = play(env, player, options.steps, options.seed)
-    film, sheet = write_demo(played, options.out, card["fps"])
+    name = options.policy or ("shipped" if has_policy(folder) else "scripted")
+    env = gym.make(world_id(config["game"]), world=options.world, device=options.device)
+    if name == "shipped":
+        policy = genie_gym.load_policy(folder)
+        played, real = play_beside_real(env, policy, options.steps, options.seed)
+        frames = side_by_side(played.frames, real.frames)
+    else:
+        shape = (config["height"], config["width"], 3)
+        # A game's actions are numbers, so its policy returns no vectors.
+        player = cast(
+            Player, make_policy(name, config["game"], config["num_actions"], frame_shape=shape)
+        )
+        played = play(env, player, options.steps, options.seed)
+        frames = played.frames
+    film, sheet = write_demo(frames, options.out, card["fps"])
     print(
         f"{len(played.rewards)} imagined steps, {played.steps_per_second:.0f} steps/s with pixels"
     )
-    won, lost = (sum(reward * sign > 0 for reward in played.rewards) for sign in (1, -1))
-    print(
-        f"{options.policy} player: {won} points won, {lost} lost, {played.num_episodes} episode(s)"
-    )
+    print(f"{name} player: {points(played.rewards)}, {played.num_episodes} episode(s)")
+    if name == "shipped":
+        print(f"the same policy in the real game, right in the film: {points(real.rewards)}")
     print(
         "figures of the world on held-out play:" if card["figures"] else "no figures measured yet"
     )

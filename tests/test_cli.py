@@ -18,7 +18,7 @@ from genie_gym.data.hdf5 import Recording
 from genie_gym.models.stack import STAGES
 
 TINY = Path(__file__).parents[1] / "configs" / "tiny.yaml"
-COMMANDS = ("demo", "collect", "data", "train", "export", "evaluate", "info")
+COMMANDS = ("demo", "collect", "data", "train", "export", "evaluate", "agent", "info")
 
 
 def refused(arguments, capsys):
@@ -341,6 +341,8 @@ def test_what_the_parser_refuses_exits_with_2(arguments, capsys):
         ["train", "--data=d", "--out=o"],
         ["evaluate", "world", "--data=d"],
         ["data", "train-filter", "sorted", "--out=o"],
+        ["agent", "train", "--out=o"],
+        ["agent", "evaluate", "policy"],
     ],
 )
 def test_every_command_takes_seeds_that_can_be_stored(arguments, seed, capsys):

@@ -1,6 +1,8 @@
 import json
 import re
+import shutil
 
+import imageio.v3 as iio
 import pytest
 
 from genie_gym.agents.policy import read_card
@@ -53,6 +55,22 @@ def test_evaluate_writes_all_figures(trained, tmp_path, capsys, env):
     assert figures["lengths"] == [8, 8] and figures["cut_at_the_limit"] == 2
     line = f"mean return {figures['mean_return']:.2f} (standard deviation"
     assert capsys.readouterr().out.startswith(line)
+
+
+def test_the_demo_shows_the_policy_that_comes_with_a_world(trained, pipeline, tmp_path, capsys):
+    world = shutil.copytree(pipeline.bundle, tmp_path / "world")
+    for file in (trained / "policy").iterdir():
+        shutil.copy(file, world)
+    assert main(["demo", "--world", str(world), "--out", str(tmp_path), "--steps=5"]) == 0
+    output = capsys.readouterr().out
+    assert "shipped player: 0 points won, 0 lost, 1 episode(s)" in output
+    assert "in the real game, right in the film: 0 points won, 0 lost" in output
+    film = iio.imread(tmp_path / "demo.mp4")
+    assert film.shape == (6, 4 * 64, 4 * (64 + 2 + 64), 3)
+
+    command = ["demo", "--world", str(pipeline.bundle), "--out", str(tmp_path)]
+    assert main([*command, "--policy=shipped"]) == 2
+    assert "no policy" in capsys.readouterr().err
 
 
 def test_what_is_wrong_is_one_line(trained, pipeline, tmp_path, capsys):

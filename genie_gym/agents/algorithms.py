@@ -7,12 +7,15 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
+from jaxtyping import UInt8
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecEnv
 
 from genie_gym.agents.config import AgentConfig, NetworkConfig
 from genie_gym.agents.network import SmallCnn
+from genie_gym.agents.observations import grey
 from genie_gym.errors import ConfigError, MissingExtraError, did_you_mean
 
 
@@ -31,9 +34,9 @@ class Algorithm:
 
 
 PPO_OPTIONS = {
-    "n_steps": 64,
-    "batch_size": 512,
-    "n_epochs": 4,
+    "n_steps": 32,
+    "batch_size": 256,
+    "n_epochs": 3,
     "gamma": 0.99,
     "gae_lambda": 0.95,
     "clip_range": 0.2,
@@ -71,10 +74,17 @@ ALGORITHMS = {
 }
 
 
-def make_model(config: AgentConfig, envs: VecEnv) -> BaseAlgorithm:
+def make_model(
+    config: AgentConfig, envs: VecEnv, frames: UInt8[np.ndarray, "N H W 3"]
+) -> BaseAlgorithm:
     """Return an untrained model of the config's algorithm; seeds the global generators.
 
     SB3 draws from the generators of Python, NumPy and torch that all code shares.
+
+    Args:
+        config: what to train.
+        envs: stacks of grey frames.
+        frames: what a game looks like.
 
     Raises:
         ConfigError: the algorithm has no such option, or refuses its value.
@@ -102,6 +112,9 @@ def make_model(config: AgentConfig, envs: VecEnv) -> BaseAlgorithm:
         )
     except (AssertionError, TypeError, ValueError) as error:
         raise ConfigError(f"{algorithm.name} refuses algo_options {options}: {error}") from error
+    for module in model.policy.modules():
+        if isinstance(module, SmallCnn):
+            module.measure(torch.from_numpy(grey(frames)).to(model.device))
     return model
 
 
@@ -149,6 +162,7 @@ def _policy_options(algo: str, network: NetworkConfig) -> dict[str, Any]:
         "features_extractor_class": SmallCnn,
         "features_extractor_kwargs": extractor,
         "net_arch": [],
+        "normalize_images": False,  # SmallCnn does it
         **ALGORITHMS[algo].policy_options,
     }
 

@@ -67,20 +67,20 @@ class Checkpoints:
             The marks that were saved; None if there is no checkpoint.
 
         Raises:
-            DataError: it is damaged.
+            DataError: it is damaged, or of a run of another shape.
         """
         files = self._files()
         if not files:
             return None
         try:
             content = torch.load(files[-1], weights_only=True, map_location="cpu")
+            _restore_env(training, content)
+            _restore_model(training, content)
         except Exception as error:
             raise DataError(
-                f"checkpoint {files[-1]} is damaged ({type(error).__name__}). Delete it to fall "
-                "back to the one before"
+                f"checkpoint {files[-1]} is damaged, or of another version of genie_gym "
+                f"({type(error).__name__}). Delete it to fall back to the one before"
             ) from error
-        _restore_env(training, content)
-        _restore_model(training, content)
         marks: dict[str, Any] = json.loads(content["marks"])
         return marks
 

@@ -1,13 +1,13 @@
 """A policy's games, in the real game and in a world, from the same openings."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, UInt8
 
 from genie_gym.agents.policy import Policy
 from genie_gym.envs.real import RealEnv
@@ -79,7 +79,7 @@ def play_real(
     policy.generator.manual_seed(seed)
     with ExitStack() as stack:
         envs = [
-            stack.enter_context(closing(_real_env(policy, sticky, max_steps)))
+            stack.enter_context(closing(real_env(policy, sticky, max_steps)))
             for _ in range(min(num_games, NUM_PARALLEL))
         ]
         policy.check_spaces(envs[0].observation_space, envs[0].action_space)
@@ -144,9 +144,10 @@ def play_imagined(
     policy.check_spaces(slots.observation_space, slots.action_space)
     policy.generator.manual_seed(seed)
     slots.np_randoms = [np.random.default_rng(seed + game) for game in range(num_games)]
-    openings = torch.from_numpy(np.stack(list(_openings(policy, num_games, seed))))
+    with closing(real_env(policy)) as env:
+        openings = np.stack([opening(env, seed + game) for game in range(num_games)])
     no_ops = torch.zeros(num_games, OPENING_STEPS, dtype=torch.int64)
-    slots.reset_to(slots.world.encode(openings, no_ops))
+    slots.reset_to(slots.world.encode(torch.from_numpy(openings), no_ops))
 
     returns, lengths = np.zeros((2, num_games))
     is_on = np.ones(num_games, np.bool_)
@@ -163,15 +164,14 @@ def play_imagined(
     return Games(returns, lengths.astype(np.int64), int(is_cut.sum()))
 
 
-def _openings(policy: Policy, num_games: int, seed: int) -> Iterator[np.ndarray]:
-    with closing(_real_env(policy, sticky=0.0, max_steps=None)) as env:
-        for game in range(num_games):
-            frames = [env.reset(seed=seed + game)[0]]
-            frames += [env.step(0)[0] for _ in range(OPENING_STEPS)]
-            yield np.stack(frames)
+def opening(env: RealEnv, seed: int) -> UInt8[np.ndarray, "T H W C"]:
+    """Return the first frames of a real game: its reset and `OPENING_STEPS` no-ops."""
+    first, _ = env.reset(seed=seed)
+    return np.stack([first, *(env.step(0)[0] for _ in range(OPENING_STEPS))])
 
 
-def _real_env(policy: Policy, sticky: float, max_steps: int | None) -> RealEnv:
+def real_env(policy: Policy, sticky: float = 0.0, max_steps: int | None = None) -> RealEnv:
+    """Return the real game of a policy, with frames of the size that it sees."""
     card = policy.card
     # A frame that is not square can only be the console's own; check_spaces refuses any other.
     side = card.height if card.height == card.width else None

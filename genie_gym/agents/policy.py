@@ -184,6 +184,11 @@ def load_policy(policy: str | Path, device: str = "cpu") -> Policy:
     return Policy(card, network.to(choose_device(device)))
 
 
+def has_policy(folder: Path) -> bool:
+    """Return whether a folder, for example a world's, holds a policy."""
+    return (folder / CARD_FILE).is_file()
+
+
 def find_policy(policy: str | Path) -> Path:
     """Return the folder of a policy.
 
@@ -193,7 +198,7 @@ def find_policy(policy: str | Path) -> Path:
     name = str(policy)
     candidates = [Path(name), Path(name) / RUN_SUBFOLDER, PACKAGED_WORLDS / name.lower()]
     for folder in candidates:
-        if (folder / CARD_FILE).is_file():
+        if has_policy(folder):
             return folder
     raise PolicyError(
         f"no policy {name!r}: no {CARD_FILE} in {[str(folder) for folder in candidates]}. Train "

@@ -31,7 +31,8 @@ class RunCallback(BaseCallback):
         out: the run folder.
         checkpoints: where to save.
         bar: shows the steps.
-        marks: what the checkpoint that the run goes on from gave; empty for a new run.
+        marks: where the run stands, to be saved with it: what the checkpoint gave that it goes on
+            from, or the `world_hash` of a new run.
     """
 
     def __init__(

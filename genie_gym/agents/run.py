@@ -12,6 +12,7 @@ runs/ppo/
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecMonitor
@@ -42,7 +43,8 @@ def train_agent(config: AgentConfig, out: Path, *, resume: bool = False) -> Path
 
     Raises:
         ConfigError: an option is out of its range.
-        DataError: the folder holds a run, and `resume` is not set or the run has another config.
+        DataError: the folder holds a run, and `resume` is not set or the run has another config
+            or another world.
         MissingExtraError: the algorithm's package is not installed.
         WorldError: there is no such world, or it is another game's, or lacks a reward model.
         DeviceError: the device is not there.
@@ -50,13 +52,17 @@ def train_agent(config: AgentConfig, out: Path, *, resume: bool = False) -> Path
     training = _begin(config)
     _open(out, config, resume=resume)
     checkpoints = Checkpoints(out / "checkpoints")
-    marks = checkpoints.restore_newest(training) or {}
+    card = _card(config, training)
+    marks = checkpoints.restore_newest(training) or {"world_hash": card.world_hash}
+    if marks["world_hash"] != card.world_hash:
+        raise DataError(
+            f"{out} was begun in the world {marks['world_hash']}, but {card.world!r} is now "
+            f"{card.world_hash}. Find the former world, or take another --out"
+        )
     done = training.model.num_timesteps
     training.model.set_logger(configure(str(out), ["tensorboard"]))
     with tqdm(total=config.steps, initial=done, unit="step", desc=config.algo) as bar:
-        callback = RunCallback(
-            training, config, _card(config, training), out, checkpoints, bar, marks
-        )
+        callback = RunCallback(training, config, card, out, checkpoints, bar, marks)
         if done < config.steps:
             training.model.learn(config.steps - done, callback, reset_num_timesteps=False)
         else:
@@ -92,7 +98,8 @@ def _begin(config: AgentConfig) -> Training:
         )
     monitor = VecMonitor(slots)
     stacked = GreyFrameStack(monitor, config.network.num_frames)
-    return Training(make_model(config, stacked), stacked, monitor, slots)
+    starts = world.decode(world.start(torch.arange(len(world.starts)))).cpu().numpy()
+    return Training(make_model(config, stacked, starts), stacked, monitor, slots)
 
 
 def _open(out: Path, config: AgentConfig, *, resume: bool) -> None:

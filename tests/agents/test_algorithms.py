@@ -35,9 +35,9 @@ class Corner(gym.Env):
 
 
 OPTIONS = {
-    "ppo": {"n_steps": 16, "batch_size": 64},
-    "a2c": {"n_steps": 8},
-    "dqn": {"learning_starts": 64, "batch_size": 32, "buffer_size": 1024, "gamma": 0.0},
+    "ppo": {"n_steps": 16, "batch_size": 64, "n_epochs": 8},
+    "a2c": {"n_steps": 4, "gamma": 0.0},
+    "dqn": {"learning_starts": 64, "batch_size": 32, "gradient_steps": 1, "gamma": 0.0},
 }
 
 
@@ -52,8 +52,9 @@ def test_every_algorithm_learns_to_name_the_side(algo):
         algo_options=OPTIONS[algo],
         network=network,
     )
-    model = make_model(config, envs)
-    model.learn(2048)
+    frames = np.stack([Corner().reset(seed=seed)[0] for seed in range(16)])
+    model = make_model(config, envs, frames)
+    model.learn(1024)
     obs = envs.reset()
     earned = []
     for _ in range(8):

@@ -17,6 +17,7 @@ from genie_gym.envs.slots import WorldEnvConfig
 from genie_gym.errors import ConfigError, DataError, MissingExtraError, WorldError
 from genie_gym.models.bundle import read_card as read_world_card
 from genie_gym.models.bundle import save_bundle
+from genie_gym.models.state import Starts
 
 
 def weights(run):
@@ -101,11 +102,23 @@ def test_a_run_is_not_overwritten_or_gone_on_with_differently(trained, make_conf
         read_config(trained / "policy")
 
 
+def test_a_run_does_not_go_on_in_another_world(make_config, world, pipeline, tmp_path):
+    bundle = shutil.copytree(pipeline.bundle, tmp_path / "bundle")
+    env = {"game": "Pong", "world": str(bundle), "max_episode_steps": 5}
+    config = make_config(steps=32, env=env)
+    train_agent(config, tmp_path / "run")
+    fewer = Starts(world.starts.tokens[:8], world.starts.actions[:8])
+    card = {"action_meanings": world.card["action_meanings"]}
+    save_bundle(bundle, stack=world.stack, starts=fewer, parts=world.parts, card=card)
+    with pytest.raises(DataError, match=r"was begun in the world \w+, but '.*bundle' is now \w+\."):
+        train_agent(config, tmp_path / "run", resume=True)
+
+
 def test_a_damaged_checkpoint_is_named(trained, make_config, tmp_path):
     copy = shutil.copytree(trained, tmp_path / "copy")
     *_, newest = sorted((copy / "checkpoints").iterdir())
     newest.write_bytes(newest.read_bytes()[:100])
-    with pytest.raises(DataError, match=r"step-0000000096.pt is damaged .* Delete it to fall back"):
+    with pytest.raises(DataError, match=r"step-0000000096.pt is damaged, .* Delete it"):
         train_agent(make_config(), copy, resume=True)
 
 
