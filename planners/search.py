@@ -187,8 +187,8 @@ class SequencePlanner(ABC, Generic[ConfigT, ProposalT]):
         if best is None:
             raise PlannerError(
                 f"the policy's {self._num_frames_to_begin(model)} frames leave nothing of "
-                f"budget_frames={self.config.budget_frames} to score a plan with: raise it, or "
-                "lower num_policy_samples"
+                f"budget_frames={self.config.budget_frames} to score a plan with: raise it, or let "
+                "the policy propose less"
             )
         best = self._choose(proposal, best)
         return Plan(
