@@ -50,7 +50,11 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
         "--sticky", type=float, default=0.0, help="sticky actions of the real game (default: 0)"
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
-    parser.add_argument("--dtype", default="float32", help="float32 or bfloat16 (default: float32)")
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        help="float32, or bfloat16 where the world plays itself (default: float32)",
+    )
     parser.add_argument("--out", type=Path, help="JSON file of the results")
     parser.add_argument(
         "--set",
