@@ -35,7 +35,11 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=seed_number, help="0 or more (default: 0)")
     parser.add_argument("--save-every", type=int, help="steps between saves (default: 100000)")
     parser.add_argument("--device", help="cpu, cuda or auto (default: cpu)")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the newest checkpoint in --out, with the settings that lie there",
+    )
     parser.add_argument(
         "override",
         nargs="*",
@@ -50,7 +54,7 @@ def train(options: argparse.Namespace) -> None:
     """Train an agent and say how it does."""
     from genie_gym.agents.config import AgentConfig
     from genie_gym.agents.policy import read_card
-    from genie_gym.agents.run import train_agent
+    from genie_gym.agents.run import CONFIG_FILE, train_agent
     from genie_gym.config import from_dict, load_yaml, override
     from genie_gym.models.bundle import find_bundle
     from genie_gym.models.bundle import read_card as read_world_card
@@ -62,7 +66,9 @@ def train(options: argparse.Namespace) -> None:
     for flag in ("world", "device"):
         if (value := getattr(options, flag)) is not None:
             assignments.append(f"env.{flag}={value}")
-    values = override(load_yaml(options.config) if options.config else {}, assignments)
+    begun = options.out / CONFIG_FILE
+    file = begun if options.resume and begun.is_file() else options.config
+    values = override(load_yaml(file) if file else {}, assignments)
     env = values.get("env") or {}
     if not isinstance(env, dict):
         raise ConfigError(f"env must be a mapping, got {env!r}")

@@ -50,8 +50,8 @@ ALGORITHMS = {
         "DQN",
         "CnnPolicy",
         {
-            "buffer_size": 100_000,
-            "learning_starts": 10_000,
+            "buffer_size": 50_000,
+            "learning_starts": 5_000,
             "batch_size": 256,
             "train_freq": 1,
             "gradient_steps": 4,

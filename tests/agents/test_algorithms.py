@@ -1,0 +1,62 @@
+import gymnasium as gym
+import numpy as np
+import pytest
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from genie_gym.agents.algorithms import make_model
+from genie_gym.agents.config import AgentConfig, NetworkConfig
+from genie_gym.agents.observations import GreyFrameStack
+from genie_gym.envs.slots import WorldEnvConfig
+
+
+class Corner(gym.Env):
+    """A white square stands left or right; the action that names its side earns 1."""
+
+    observation_space = gym.spaces.Box(0, 255, (64, 64, 3), np.uint8)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        """Begin a game of eight steps."""
+        super().reset(seed=seed)
+        self.num_steps = 0
+        return self._look(), {}
+
+    def step(self, action):
+        """Earn 1 or nothing."""
+        reward = float(action == self.side)
+        self.num_steps += 1
+        return self._look(), reward, False, self.num_steps == 8, {}
+
+    def _look(self):
+        self.side = self.np_random.integers(2)
+        frame = np.zeros((64, 64, 3), np.uint8)
+        frame[16:32, 32 * self.side + 8 : 32 * self.side + 24] = 255
+        return frame
+
+
+OPTIONS = {
+    "ppo": {"n_steps": 16, "batch_size": 64},
+    "a2c": {"n_steps": 8},
+    "dqn": {"learning_starts": 64, "batch_size": 32, "buffer_size": 1024, "gamma": 0.0},
+}
+
+
+@pytest.mark.parametrize("algo", OPTIONS)
+def test_every_algorithm_learns_to_name_the_side(algo):
+    envs = GreyFrameStack(DummyVecEnv([Corner] * 8), 2)
+    network = NetworkConfig(num_frames=2, channels=(4, 8), feature_dim=16)
+    config = AgentConfig(
+        env=WorldEnvConfig(game="Pong"),
+        algo=algo,
+        learning_rate=5e-3,
+        algo_options=OPTIONS[algo],
+        network=network,
+    )
+    model = make_model(config, envs)
+    model.learn(2048)
+    obs = envs.reset()
+    earned = []
+    for _ in range(8):
+        obs, rewards, _, _ = envs.step(model.predict(obs, deterministic=True)[0])
+        earned.append(rewards)
+    assert np.mean(earned) > 0.9
