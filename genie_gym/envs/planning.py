@@ -110,7 +110,7 @@ class WorldFollower:
 
     def __init__(self, world: World, **options: Any) -> None:
         if (dtype := next(world.stack.parameters()).dtype) != torch.float32:
-            # Neighbouring codes are nearer than bfloat16 can tell: measured, the ball was misplaced.
+            # Neighbouring codes are nearer than bfloat16 can tell: it misplaced the ball.
             raise WorldError(
                 f"real frames can be read in float32 alone, got a world in {dtype}. Load it with "
                 "dtype='float32'"
