@@ -50,7 +50,11 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
         "--sticky", type=float, default=0.0, help="sticky actions of the real game (default: 0)"
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
-    parser.add_argument("--dtype", default="float32", help="float32 or bfloat16 (default: float32)")
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        help="float32, or bfloat16 where the world plays itself (default: float32)",
+    )
     parser.add_argument("--out", type=Path, help="JSON file of the results")
     parser.add_argument(
         "--set",
@@ -122,26 +126,23 @@ def make_game(
     from genie_gym.models.bundle import choose_device, find_bundle, load_world, read_card
     from planners import MPCAgent
 
-    shape = read_card(find_bundle(options.world))["config"]
-    observe: Any
-    env: RealEnv | GenieWorldEnv
-    device = str(choose_device(options.device))
+    config = read_card(find_bundle(options.world))["config"]
+    game, height, width = config["game"], config["height"], config["width"]
+    shape, device = (height, width, 3), str(choose_device(options.device))
     if options.env == "world":
-        env = imagined = GenieWorldEnv(
-            shape["game"], world=options.world, device=device, dtype=options.dtype
-        )
-        observe = lambda *_: WorldModel(imagined.world, imagined.get_state().world)  # noqa: E731
-    else:
-        is_square = shape["height"] == shape["width"]
-        frame_size = shape["height"] if is_square else None
-        env = RealEnv(shape["game"], frame_size=frame_size, sticky=options.sticky)
-        if options.oracle:
-            model = RealModel([env])
-            observe = lambda *_: model  # noqa: E731
-        else:
-            observe = WorldFollower(load_world(options.world, device, options.dtype))
-    assert env.observation_space.shape is not None
-    return env, MPCAgent(planner, observe, obs_shape=env.observation_space.shape)
+        imagined = GenieWorldEnv(game, world=options.world, device=device, dtype=options.dtype)
+
+        def observe(*_: Any) -> WorldModel:
+            return WorldModel(imagined.world, imagined.get_state().world)
+
+        return imagined, MPCAgent(planner, observe, obs_shape=shape)
+
+    env = RealEnv(game, frame_size=height if height == width else None, sticky=options.sticky)
+    if options.oracle:
+        oracle = RealModel([env])
+        return env, MPCAgent(planner, lambda *_: oracle, obs_shape=shape)
+    world = load_world(options.world, device, options.dtype)
+    return env, MPCAgent(planner, WorldFollower(world), obs_shape=shape)
 
 
 @dataclass(frozen=True, slots=True)

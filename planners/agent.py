@@ -71,7 +71,7 @@ class MPCAgent:
         elif episode_start is None:
             is_first = np.zeros(len(batch), np.bool_)
         else:
-            is_first = np.asarray(episode_start, np.bool_)
+            is_first = np.array(episode_start, np.bool_)  # a copy: callers change theirs in place
         model = self.observe(batch, None if state is None else state.actions, is_first)
         warm_start = state and state.plan.proposal.advance(torch.from_numpy(is_first))
         plan = self.planner.plan(model, warm_start)

@@ -94,7 +94,8 @@ class Meter:
         """Return how many candidates the next iteration may have; 0 ends the search."""
         config, limit = self._config, self._config.num_samples
         if config.budget_frames is not None:
-            limit = min(limit, (config.budget_frames - self.num_frames) // config.horizon)
+            num_left = max(config.budget_frames - self.num_frames, 0)
+            limit = min(limit, num_left // config.horizon)
         elif config.budget_ms is None and self.num_iterations == config.num_iterations:
             return 0
         # An iteration that would end too late is not begun.
@@ -187,8 +188,8 @@ class SequencePlanner(ABC, Generic[ConfigT, ProposalT]):
         if best is None:
             raise PlannerError(
                 f"the policy's {self._num_frames_to_begin(model)} frames leave nothing of "
-                f"budget_frames={self.config.budget_frames} to score a plan with: raise it, or "
-                "lower num_policy_samples"
+                f"budget_frames={self.config.budget_frames} to score a plan with: raise it, or let "
+                "the policy propose less"
             )
         best = self._choose(proposal, best)
         return Plan(

@@ -75,10 +75,9 @@ class RealModel:
         ends = []
         for root, plans in enumerate(actions.tolist()):
             for candidate, plan in enumerate(plans):
-                earned, end = self._play(state.emulators[root], plan)
+                earned, num_survived, end = self._play(state.emulators[root], plan)
                 rewards[root, candidate, : len(earned)] = torch.tensor(earned)
-                is_over = self._rehearsal.ale.game_over(with_truncation=False)
-                continuations[root, candidate, : len(earned) - is_over] = 1
+                continuations[root, candidate, :num_survived] = 1
                 ends.append(end)
         return RealRollout(rewards, continuations, RealRoots(tuple(ends)))
 
@@ -92,15 +91,17 @@ class RealModel:
 
     def _play(
         self, emulator: ale_py.ALEState, plan: list[int]
-    ) -> tuple[list[float], ale_py.ALEState]:
-        """Return the reward of every step until the game is over, and where that leads."""
-        ale, earned = self._rehearsal.ale, []
+    ) -> tuple[list[float], int, ale_py.ALEState]:
+        """Return the steps' rewards until the end, how many were survived, and where they lead."""
+        ale, earned, num_survived = self._rehearsal.ale, [], 0
         ale.restoreState(emulator)
         for action in plan:
             if ale.game_over(with_truncation=False):
                 break
-            earned.append(self._rehearsal.hold(action)[0])
-        return earned, ale.cloneState(include_rng=True)
+            reward, is_over = self._rehearsal.hold(action)
+            earned.append(reward)
+            num_survived += not is_over
+        return earned, num_survived, ale.cloneState(include_rng=True)
 
 
 def _real_env(env: gym.Env[Any, Any]) -> RealEnv:

@@ -1,6 +1,9 @@
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from planners import CEM, CEMConfig, MPCAgent
 
@@ -78,3 +81,35 @@ def test_a_seed_plays_the_same_game_twice(make_agent):
         return taken
 
     assert play() == play()
+
+
+class CodeEnv(gym.Env):
+    """Ten steps of the secret code; a step earns 1 if it is the code's."""
+
+    observation_space = gym.spaces.Box(0, 200, (1,), np.int64)
+    action_space = gym.spaces.Discrete(3)
+
+    def __init__(self, secret):
+        self.secret = secret
+
+    def reset(self, *, seed=None, options=None):
+        """Begin with the first step."""
+        super().reset(seed=seed)
+        self.place = 0
+        return np.array([0]), {}
+
+    def step(self, action):
+        """Go on, whether right or wrong."""
+        reward = float(action == self.secret[self.place])
+        self.place += 1
+        return np.array([self.place]), reward, self.place == 10, False, {}
+
+
+def test_stable_baselines_evaluates_it_as_one_of_its_own(make_agent, toys):
+    agent, heard = make_agent(num_samples=100)
+    envs = DummyVecEnv([lambda: CodeEnv(toys["Code"].secret.tolist())] * 2)
+    returns, lengths = evaluate_policy(
+        agent, envs, n_eval_episodes=4, return_episode_rewards=True, warn=False
+    )
+    assert returns == [10.0] * 4 and lengths == [10] * 4
+    assert [is_first.tolist() for _, is_first in heard].count([True, True]) == 2

@@ -60,6 +60,9 @@ def test_after_the_end_of_a_game_nothing_is_earned():
     assert reward.sum() == -21
     last = int(reward.nonzero()[-1])
     assert continuation[:last].eq(1).all() and continuation[last:].eq(0).all()
+    # Nor from the end on.
+    again = model.rollout(rollout.state, torch.zeros(1, 1, 2, dtype=torch.int64))
+    assert again.expected_reward.eq(0).all() and again.continuation.eq(0).all()
 
 
 def test_a_plan_is_the_sum_of_its_steps():
