@@ -17,6 +17,7 @@ SHORT = [
     "env.max_episode_steps=5",
     "env.num_maskgit_steps=1",
     "real_check.max_steps=20",
+    "real_check.compared_steps=5",
     "real_check.episodes=1",
 ]
 

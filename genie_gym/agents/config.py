@@ -40,13 +40,15 @@ class RealCheckConfig:
     """Full real games a check; 0 for no checks."""
     max_steps: int = 27_000
     """Steps after which a game is cut: half an hour of play."""
-    alarm_gap: float = 10.0
-    """Points in 1,000 steps that imagination may promise above the real game before it is called
-    exploitation."""
+    compared_steps: int = 500
+    """First steps of a real and of an imagined game, opened alike, whose returns are compared."""
+    alarm_gap: float = 5.0
+    """Points that these imagined steps may promise above the real ones before the policy is said to
+    exploit the world's mistakes."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("every", "max_steps"):
+        for name in ("every", "max_steps", "compared_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(
                     f"real_check.{name} must be at least 1, got {getattr(self, name)}"

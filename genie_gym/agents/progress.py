@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from genie_gym.agents.checkpoint import Checkpoints, Training
 from genie_gym.agents.config import AgentConfig
-from genie_gym.agents.games import play_real
+from genie_gym.agents.games import OPENING_STEPS, play_imagined, play_real
 from genie_gym.agents.policy import RUN_SUBFOLDER, PolicyCard, load_policy, save_policy
 
 CHECK_SEED = 1_000_000
@@ -88,22 +88,25 @@ class RunCallback(BaseCallback):
         """Play real games, compare them with what is imagined, and keep the best policy."""
         check = self._config.real_check
         policy = load_policy(self._out / RUN_SUBFOLDER, self._config.env.device)
-        games = play_real(policy, check.episodes, seed=CHECK_SEED, max_steps=check.max_steps)
-        self._marks["check_steps"] += int(games.lengths.sum())
+        count, seed = check.episodes, CHECK_SEED
+        games = play_real(policy, count, seed=seed, max_steps=check.max_steps)
+        begun = play_real(policy, count, seed=seed, max_steps=check.compared_steps)
+        env = dataclasses.replace(self._config.env, max_episode_steps=check.compared_steps)
+        imagined = play_imagined(policy, count, env, seed=seed)
+        gap = float(imagined.returns.mean() - begun.returns.mean())
+        played = games.lengths.sum() + begun.lengths.sum() + count * OPENING_STEPS
+        self._marks["check_steps"] += int(played)
         figures = {
             "step": step,
             "real_return": float(games.returns.mean()),
             "real_returns": games.returns.tolist(),
-            "real_points_per_1000": games.points_per_1000,
+            "begun_real_return": float(begun.returns.mean()),
+            "begun_imagined_return": float(imagined.returns.mean()),
+            "gap": gap,
+            "is_exploiting": gap > check.alarm_gap,
         }
-        if episodes := self._training.model.ep_info_buffer:
-            earned = sum(float(one["r"]) for one in episodes)
-            imagined = 1000 * earned / sum(float(one["l"]) for one in episodes)
-            gap = imagined - games.points_per_1000
-            figures |= {"imagined_points_per_1000": imagined, "gap": gap}
-            figures["is_exploiting"] = gap > check.alarm_gap
-            if figures["is_exploiting"]:
-                self._warn(step, gap)
+        if figures["is_exploiting"]:
+            self._warn(step, gap)
         self._log(step, figures)
         best = self._marks["best"]
         if best is None or figures["real_return"] > best:
@@ -113,8 +116,9 @@ class RunCallback(BaseCallback):
 
     def _warn(self, step: int, gap: float) -> None:
         self._bar.write(
-            f"warning, step {step}: the policy earns {gap:.1f} points more in 1,000 imagined steps "
-            "than in 1,000 real ones. It exploits the world's mistakes: stop here and take best/, "
+            f"warning, step {step}: the policy earns {gap:.1f} points more in the first "
+            f"{self._config.real_check.compared_steps} steps of an imagined game than of a real "
+            "one. It exploits the world's mistakes: stop here and take best/, "
             "shorten env.max_episode_steps, or train the world on this policy's play",
             sys.stderr,
         )
@@ -126,10 +130,7 @@ class RunCallback(BaseCallback):
             if isinstance(value, float):
                 self.logger.record(f"check/{name}", value)
         self.logger.dump(step)
-        shown = {"real": f"{figures['real_return']:.1f}"}
-        if "gap" in figures:
-            shown["gap"] = f"{figures['gap']:.1f}"
-        self._bar.set_postfix(shown)
+        self._bar.set_postfix(real=f"{figures['real_return']:.1f}", gap=f"{figures['gap']:.1f}")
 
     def _save_policy(self, folder: str, figures: dict[str, Any]) -> None:
         card = dataclasses.replace(

@@ -1,3 +1,4 @@
+import copy
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from genie_gym.agents.config import AgentConfig, NetworkConfig, RealCheckConfig
+from genie_gym.agents.games import OPENING_STEPS
 from genie_gym.agents.policy import load_policy, read_card
 from genie_gym.agents.run import read_config, train_agent
 from genie_gym.envs.replay import world_hash
@@ -66,24 +68,36 @@ def test_a_killed_run_reaches_what_an_unbroken_one_reaches(make_config, tmp_path
 
 
 def test_a_finished_run_is_resumed_to_itself(trained, make_config, tmp_path):
-    copy = shutil.copytree(trained, tmp_path / "copy")
-    train_agent(make_config(), copy, resume=True)
-    assert_same_weights(weights(copy), weights(trained))
-    assert read_config(copy) == make_config()
+    twin = shutil.copytree(trained, tmp_path / "twin")
+    train_agent(make_config(), twin, resume=True)
+    assert_same_weights(weights(twin), weights(trained))
+    assert read_config(twin) == make_config()
 
 
 def test_checks_in_the_real_game_keep_the_best_policy(make_config, tmp_path):
-    check = {"every": 64, "episodes": 1, "max_steps": 30, "alarm_gap": 0.001}
-    config = make_config(steps=64, real_check=check)
-    train_agent(config, tmp_path / "run")
+    check = {"every": 64, "episodes": 1, "max_steps": 30, "compared_steps": 7}
+    train_agent(make_config(steps=64, real_check=check), tmp_path / "run")
     [line] = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     figures = json.loads(line)
-    assert figures["step"] == 64
-    assert figures["gap"] == figures["imagined_points_per_1000"] - figures["real_points_per_1000"]
-    assert figures["is_exploiting"] is (figures["gap"] > 0.001)
+    assert (figures["step"], figures["real_returns"]) == (64, [figures["real_return"]])
+    assert figures["gap"] == figures["begun_imagined_return"] - figures["begun_real_return"]
+    assert figures["is_exploiting"] is (figures["gap"] > 5)
     for folder in ("policy", "best"):
         card = read_card(tmp_path / "run" / folder)
-        assert card.figures == figures and card.check_steps == 30
+        assert card.figures == figures and card.check_steps == 30 + 7 + OPENING_STEPS
+
+
+def test_a_world_that_promises_too_much_raises_the_alarm(make_config, world, tmp_path, capsys):
+    parts, card = world.parts, {"action_meanings": world.card["action_meanings"]}
+    generous = copy.deepcopy(world.stack)
+    with torch.no_grad():
+        generous.reward.to_reward.bias.copy_(torch.tensor([-99.0, -99.0, 99.0]))
+    save_bundle(tmp_path / "w", stack=generous, starts=world.starts, parts=parts, card=card)
+    env = {"game": "Pong", "world": str(tmp_path / "w"), "max_episode_steps": 5}
+    check = {"every": 64, "episodes": 1, "max_steps": 30, "compared_steps": 7}
+    train_agent(make_config(steps=32, env=env, real_check=check), tmp_path / "run")
+    text = "the policy earns 7.0 points more in the first 7 steps of an imagined game"
+    assert f"warning, step 32: {text}" in capsys.readouterr().err
 
 
 def test_stock_evaluation_takes_a_policy_of_single_frames(trained, pipeline):
@@ -115,11 +129,11 @@ def test_a_run_does_not_go_on_in_another_world(make_config, world, pipeline, tmp
 
 
 def test_a_damaged_checkpoint_is_named(trained, make_config, tmp_path):
-    copy = shutil.copytree(trained, tmp_path / "copy")
-    *_, newest = sorted((copy / "checkpoints").iterdir())
+    twin = shutil.copytree(trained, tmp_path / "twin")
+    *_, newest = sorted((twin / "checkpoints").iterdir())
     newest.write_bytes(newest.read_bytes()[:100])
     with pytest.raises(DataError, match=r"step-0000000096.pt is damaged, .* Delete it"):
-        train_agent(make_config(), copy, resume=True)
+        train_agent(make_config(), twin, resume=True)
 
 
 def test_a_world_without_rewards_teaches_nothing(make_config, world, pipeline, tmp_path):
@@ -164,6 +178,7 @@ def test_settings_out_of_range_are_refused(values, text):
         (RealCheckConfig, {"every": 0}, "real_check.every must be at least 1, got 0"),
         (RealCheckConfig, {"episodes": -1}, "real_check.episodes must be 0 or more, got -1"),
         (RealCheckConfig, {"max_steps": 0}, "real_check.max_steps must be at least 1, got 0"),
+        (RealCheckConfig, {"compared_steps": 0}, "real_check.compared_steps must be at least 1"),
         (RealCheckConfig, {"alarm_gap": 0.0}, "real_check.alarm_gap must be above 0, got 0.0"),
     ],
 )
