@@ -53,7 +53,7 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype",
         default="float32",
-        help="float32, or bfloat16 where the world plays itself (default: float32)",
+        help="float32 or bfloat16 (default: float32)",
     )
     parser.add_argument("--out", type=Path, help="JSON file of the results")
     parser.add_argument(

@@ -9,7 +9,6 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int, Int64, UInt8
 from torch import Tensor
 
-from genie_gym.errors import WorldError
 from genie_gym.models.state import WorldState
 from genie_gym.models.world import World
 
@@ -101,20 +100,11 @@ class WorldFollower:
     frames as the dynamics remembers, or as the game has had.
 
     Args:
-        world: a trained world with a reward model, in float32.
+        world: a trained world with a reward model.
         options: those of `WorldModel`.
-
-    Raises:
-        WorldError: the world is in another precision.
     """
 
     def __init__(self, world: World, **options: Any) -> None:
-        if (dtype := next(world.stack.parameters()).dtype) != torch.float32:
-            # Neighbouring codes are nearer than bfloat16 can tell: it misplaced the ball.
-            raise WorldError(
-                f"real frames can be read in float32 alone, got a world in {dtype}. Load it with "
-                "dtype='float32'"
-            )
         self._world = world
         self._options = options
         self._num_kept = world.config.dynamics.transformer.temporal_window

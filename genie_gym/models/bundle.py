@@ -169,8 +169,8 @@ def load_world(
     parts = frozenset(card["parts"])
     _load_weights(stack, parts, folder / WEIGHTS_FILE)
     stack.to(torch_device)
-    for part in (stack.dynamics, stack.reward):  # bfloat16 would name frames by the wrong tokens
-        part.to(DTYPES[dtype])
+    for fast in (stack.dynamics, stack.reward):  # bfloat16 would name frames by the wrong tokens
+        fast.to(DTYPES[dtype])
     if is_compiled:
         for part in (stack.tokenizer.decoder, stack.dynamics.transformer, stack.reward.transformer):
             part.step = torch.compile(part.step)  # type: ignore[method-assign]

@@ -55,6 +55,9 @@ class DynamicsConfig:
     latent_prob: float = 0.25
     """Share of training clips that are driven by latent actions instead of real ones; half of them
     from a random step on, as a game is whose context was recorded. 1 leaves real ones out."""
+    event_share: float = 0.0
+    """Share of training clips that are laid around a reward or an end: rare play, such as a ball
+    that is missed, is else learned last."""
     max_corruption: float = 0.15
     """Highest share of past tokens replaced by wrong ones; drawn per clip from 0 to this."""
     rehearsal_share: float = 0.0
@@ -84,8 +87,8 @@ class DynamicsConfig:
                 "dynamics.temperature and change_weight must be 0 or more, got "
                 f"{self.temperature} and {self.change_weight}"
             )
-        shares = ("min_mask_rate", "latent_prob", "max_corruption", "rehearsal_share", "nearness")
-        for name in (*shares, "sure_prob"):
+        shares = ("min_mask_rate", "latent_prob", "event_share", "max_corruption", "nearness")
+        for name in (*shares, "rehearsal_share", "sure_prob"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"dynamics.{name} must lie in [0, 1], got {getattr(self, name)}")
         if self.transformer.temporal_window < 2:

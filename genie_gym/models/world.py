@@ -74,7 +74,7 @@ class World:
     @property
     def reward_classes(self) -> Float[Tensor, " classes"]:
         """Rewards a step can earn."""
-        return self.stack.reward.classes
+        return self.stack.reward.classes.float()
 
     @torch.inference_mode()
     def start(self, indices: Int[Tensor, " B"], generator: Draws | None = None) -> WorldState:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Real
 from torch import Tensor, nn
 
 from genie_gym.data.batch import Batch
@@ -51,6 +51,24 @@ class ClipStage:
         starts = windows.validation_starts if is_validation else windows.training_starts
         return rng.choice(starts, self.config.batch_size)
 
+    def lay_around(
+        self,
+        starts: Int[np.ndarray, " B"],
+        events: list[Int[np.ndarray, " _"]],
+        share: float,
+        rng: np.random.Generator,
+    ) -> Int[np.ndarray, " B"]:
+        """Return clips of which the first ones, a share, hold an event; each kind equally often."""
+        if not events:
+            return starts
+        # In pairs, of which `imagine_some` takes one: every kind is seen real and imagined.
+        drawn = [rng.choice(events[index // 2 % len(events)]) for index in range(len(starts))]
+        drawn = drawn[: round(share * len(starts))]
+        around = self.windows.episodes.starts_around(
+            np.array(drawn, dtype=np.int64), self.windows.clip_length, rng
+        )
+        return np.concatenate([around, starts[len(around) :]])
+
     def validate(self) -> Metrics:
         """Return mean metrics over fixed clips of the validation episodes."""
         return mean_metrics([self.judge(index) for index in range(NUM_VALIDATION_BATCHES)])
@@ -68,7 +86,10 @@ class ClipStage:
 
 
 class DynamicsStage(ClipStage):
-    """Token clips; validation also looks at a rollout on the network's own frames."""
+    """Token clips, a share of them laid around rewards and ends in training.
+
+    Validation also looks at a rollout on the network's own frames.
+    """
 
     def __init__(
         self, module: Dynamics, windows: Windows, config: StageConfig, *, seed: int
@@ -76,6 +97,18 @@ class DynamicsStage(ClipStage):
         """Take the dynamics and its clips."""
         super().__init__("dynamics", module, windows, config, seed=seed)
         self.dynamics = module
+        rewards = windows.data.rows.rewards
+        kinds = np.zeros(0) if rewards is None else np.sign(rewards)
+        self.events = events_by_kind(windows, kinds, ~windows.data.is_validation)
+
+    def draw_starts(
+        self, rng: np.random.Generator, *, is_validation: bool
+    ) -> Int[np.ndarray, " B"]:
+        """Draw clips; in training `event_share` of them hold an event."""
+        starts = super().draw_starts(rng, is_validation=is_validation)
+        if is_validation:
+            return starts
+        return self.lay_around(starts, self.events, self.dynamics.config.event_share, rng)
 
     def validate(self) -> Metrics:
         """Return mean metrics over fixed clips, and the errors of rollouts of the first batch."""
@@ -102,9 +135,12 @@ class RewardStage(ClipStage):
         super().__init__("reward", module, windows, config, seed=seed)
         self.reward_model = module
         self.sampler = FrameSampler(dynamics.eval())
-        is_validation = windows.data.is_validation
-        self.training_events = self._events_by_kind(~is_validation)
-        self.validation_events = self._events_by_kind(is_validation)
+        rewards, is_validation = windows.data.rows.rewards, windows.data.is_validation
+        assert rewards is not None
+        classes = module.nearest_class(torch.from_numpy(rewards)).numpy()
+        kinds = np.where(rewards == 0, 0, classes + 1)
+        self.training_events = events_by_kind(windows, kinds, ~is_validation)
+        self.validation_events = events_by_kind(windows, kinds, is_validation)
         self._correct_classes()
 
     def draw_starts(
@@ -112,33 +148,14 @@ class RewardStage(ClipStage):
     ) -> Int[np.ndarray, " B"]:
         """Draw clips; `event_share` of them hold an event, every kind equally often."""
         starts = super().draw_starts(rng, is_validation=is_validation)
-        kinds = self.validation_events if is_validation else self.training_events
-        if not kinds:
-            return starts
-        num_events = round(self.reward_model.config.event_share * len(starts))
-        # In pairs, of which `imagine_some` takes one: every kind is seen real and imagined.
-        events = [rng.choice(kinds[index // 2 % len(kinds)]) for index in range(num_events)]
-        around = self.windows.episodes.starts_around(
-            np.array(events, dtype=np.int64), self.windows.clip_length, rng
-        )
-        starts[: len(around)] = around
-        return starts
+        events = self.validation_events if is_validation else self.training_events
+        return self.lay_around(starts, events, self.reward_model.config.event_share, rng)
 
     def batch_at(self, step: int) -> Batch:
         """Return the training batch of a step; half of its clips end in imagined frames."""
         draw = np.random.default_rng([self.seed, step, 1]).integers(2**63)
         generator = torch.Generator().manual_seed(int(draw))
         return imagine_some(super().batch_at(step), self.sampler, generator)
-
-    def _events_by_kind(self, is_chosen: Bool[np.ndarray, " rows"]) -> list[Int[np.ndarray, " _"]]:
-        """Return the chosen rows that earned each reward class, and those that ended a game."""
-        rows = self.windows.data.rows
-        assert rows.rewards is not None and rows.terminations is not None
-        rewarded = np.flatnonzero((rows.rewards != 0) & is_chosen)
-        classes = self.reward_model.nearest_class(torch.from_numpy(rows.rewards[rewarded])).numpy()
-        kinds = [rewarded[classes == index] for index in np.unique(classes)]
-        kinds.append(np.flatnonzero(rows.terminations & is_chosen))
-        return [kind for kind in kinds if len(kind)]
 
     def _correct_classes(self) -> None:
         data, model = self.windows.data, self.reward_model
@@ -162,6 +179,18 @@ class RewardStage(ClipStage):
                 torch.from_numpy(data.rows.terminations[is_step]),
             ),
         )
+
+
+def events_by_kind(
+    windows: Windows, kinds: Real[np.ndarray, " rows"], is_chosen: Bool[np.ndarray, " rows"]
+) -> list[Int[np.ndarray, " _"]]:
+    """Return the chosen rows of each kind but 0, and those that ended a game; none from a video."""
+    terminations = windows.data.rows.terminations
+    if terminations is None:
+        return []
+    chosen = [np.flatnonzero((kinds == kind) & is_chosen) for kind in np.unique(kinds[kinds != 0])]
+    chosen.append(np.flatnonzero(terminations & is_chosen))
+    return [rows for rows in chosen if len(rows)]
 
 
 def known_action_rows(batch: Batch, dynamics: Dynamics) -> Int[Tensor, "B T"]:

@@ -5,7 +5,6 @@ import torch
 from genie_gym.envs.planning import WorldFollower, WorldModel
 from genie_gym.envs.real import RealEnv
 from genie_gym.errors import WorldError
-from genie_gym.models.bundle import load_world
 from genie_gym.models.world import World
 from planners import CategoricalConfig, Model, MPCAgent, RandomShooting
 
@@ -153,13 +152,6 @@ def test_the_world_follows_a_game_that_is_played_elsewhere(blind_world):
             found = model.snapshot().gather(torch.tensor([row]))
             for mine, theirs in zip(tensors(found), tensors(wanted), strict=True):
                 torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
-
-
-def test_a_world_in_bfloat16_does_not_follow(pipeline):
-    world = load_world(pipeline.bundle, dtype="bfloat16")
-    text = r"in float32 alone, got a world in torch.bfloat16. Load it with dtype='float32'"
-    with pytest.raises(WorldError, match=text):
-        WorldFollower(world)
 
 
 def test_an_agent_plays_the_real_game_with_the_world_in_its_head(blind_world):

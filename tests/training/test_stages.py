@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -98,6 +99,23 @@ def test_half_of_the_reward_clips_hold_an_event(reward_stage, token_windows):
         assert len(starts) == BATCH_SIZE
         held = is_event[rows_of(starts)[:, :-1]].any(axis=1)
         assert held[: BATCH_SIZE // 2].all()
+
+
+def test_the_dynamics_learns_from_as_many_events_as_it_asks_for(stack, token_windows):
+    rows = token_windows.data.rows
+    is_event = (rows.rewards != 0) | rows.terminations
+    config = StageConfig(batch_size=BATCH_SIZE, clip_length=CLIP_LENGTH)
+    dynamics = copy.copy(stack.dynamics)
+    dynamics.config = replace(dynamics.config, event_share=0.25)
+    stage = DynamicsStage(dynamics, token_windows, config, seed=0)
+    num_held = []
+    for step in range(50):
+        starts = stage.draw_starts(np.random.default_rng(step), is_validation=False)
+        num_held.append(is_event[rows_of(starts)[:, :-1]].any(axis=1).sum())
+        rng, same = np.random.default_rng(step), np.random.default_rng(step)
+        even = ClipStage.draw_starts(stage, rng, is_validation=True)
+        assert (stage.draw_starts(same, is_validation=True) == even).all()
+    assert min(num_held) == BATCH_SIZE // 4
 
 
 def test_kinds_of_events_are_shown_in_turn(reward_stage, token_windows):
