@@ -150,7 +150,7 @@ def test_a_checkpoint_of_another_version_is_refused(trained, make_config, tmp_pa
     twin = shutil.copytree(trained, tmp_path / "twin")
     *_, newest = sorted((twin / "checkpoints").iterdir())
     torch.save(torch.load(newest, weights_only=True) | {"version": 9}, newest)
-    with pytest.raises(DataError, match="has version 9; this genie_gym reads 1. Go on with the"):
+    with pytest.raises(DataError, match="has version 9; this genie_gym reads 1"):
         train_agent(make_config(), twin, resume=True)
 
 
@@ -213,7 +213,7 @@ def test_settings_of_parts_out_of_range_are_refused(config, values, text):
 
 def test_latent_codes_are_no_actions_of_an_agent():
     env = WorldEnvConfig(game="Pong", action_mode="latent")
-    with pytest.raises(ConfigError, match="env.action_mode must be 'ale' for an agent, got 'laten"):
+    with pytest.raises(ConfigError, match=r"env\.action_mode must be 'ale' for an agent"):
         AgentConfig(env=env)
 
 
