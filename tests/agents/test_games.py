@@ -60,19 +60,13 @@ def test_imagined_games_open_as_real_ones_do(policy, config, world):
     still = Still(policy.card, policy.network)
     games = play_imagined(still, 2, config, seed=4)
     assert games.lengths.tolist() == [6, 6] and games.num_cut == 2
-
-    def opened(seeds, num_steps):
-        """Return what the world makes of real games after a few no-ops."""
-        env, clips = RealEnv("Pong"), []
-        for seed in seeds:
-            first, _ = env.reset(seed=seed)
-            clips.append([first, *(env.step(0)[0] for _ in range(num_steps))])
-        no_ops = torch.zeros(len(seeds), num_steps, dtype=torch.int64)
-        return world.decode(world.encode(torch.from_numpy(np.array(clips)), no_ops)).numpy()
-
-    np.testing.assert_array_equal(still.first, opened((4, 5), OPENING_STEPS))
-    for others in (opened((5, 4), OPENING_STEPS), opened((4, 5), OPENING_STEPS - 1)):
-        assert (still.first != others).any()
+    env, clips = RealEnv("Pong"), []
+    for seed in (4, 5):
+        first, _ = env.reset(seed=seed)
+        clips.append([first, *(env.step(0)[0] for _ in range(OPENING_STEPS))])
+    no_ops = torch.zeros(2, OPENING_STEPS, dtype=torch.int64)
+    begun = world.encode(torch.from_numpy(np.array(clips)), no_ops)
+    np.testing.assert_array_equal(still.first, world.decode(begun).numpy())
 
 
 def test_imagined_games_are_repeated_by_their_seed(policy, config):
