@@ -67,7 +67,15 @@ def train(options: argparse.Namespace) -> None:
         if (value := getattr(options, flag)) is not None:
             assignments.append(f"env.{flag}={value}")
     begun = options.out / CONFIG_FILE
-    file = begun if options.resume and begun.is_file() else options.config
+    if options.resume and begun.is_file():
+        if options.config:
+            raise ConfigError(
+                f"--config {options.config} does not count with --resume: the settings of this run "
+                f"lie in {begun}. Leave it out"
+            )
+        file = begun
+    else:
+        file = options.config
     values = override(load_yaml(file) if file else {}, assignments)
     env = values.get("env") or {}
     if not isinstance(env, dict):
@@ -109,12 +117,18 @@ def evaluate(options: argparse.Namespace) -> None:
     """Let a policy play full games; print its mean return and write all figures."""
     from tqdm import tqdm
 
+    from genie_gym.agents.files import write_text
     from genie_gym.agents.games import play_imagined, play_real
     from genie_gym.agents.policy import load_policy
     from genie_gym.envs.slots import WorldEnvConfig
 
     if options.env == "world" and options.sticky:
         raise ConfigError("sticky must be 0 with --env world: only the emulator repeats actions")
+    if options.env == "real" and options.world:
+        raise ConfigError(f"--world {options.world} needs --env world: the real game has no world")
+    max_steps = options.max_steps
+    if max_steps is None:
+        max_steps = 27_000 if options.env == "real" else 5_000
     policy = load_policy(options.policy, options.device)
     settings = {"seed": options.seed, "deterministic": options.deterministic}
     if options.env == "real":
@@ -123,7 +137,7 @@ def evaluate(options: argparse.Namespace) -> None:
                 policy,
                 options.episodes,
                 sticky=options.sticky,
-                max_steps=options.max_steps or 27_000,
+                max_steps=max_steps,
                 on_game=bar.update,
                 **settings,
             )
@@ -132,7 +146,7 @@ def evaluate(options: argparse.Namespace) -> None:
             game=policy.card.game,
             world=options.world or policy.card.world,
             device=options.device,
-            max_episode_steps=options.max_steps or 5_000,
+            max_episode_steps=max_steps,
         )
         with tqdm(unit="step") as bar:
             games = play_imagined(policy, options.episodes, config, on_step=bar.update, **settings)
@@ -144,8 +158,7 @@ def evaluate(options: argparse.Namespace) -> None:
         **games.figures(),
     }
     if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(figures, indent=1) + "\n")
+        write_text(options.out, json.dumps(figures, indent=1) + "\n")
     cut = f", {games.num_cut} cut at the limit of steps" if games.num_cut else ""
     print(
         f"mean return {figures['mean_return']:.2f} (standard deviation "

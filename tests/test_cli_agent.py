@@ -87,6 +87,16 @@ def test_what_is_wrong_is_one_line(trained, pipeline, tmp_path, capsys):
             "sticky must be 0 with --env world",
         ),
         (["evaluate", trained, "--episodes=0"], "episodes must be at least 1, got 0"),
+        (["evaluate", trained, "--max-steps=0"], "max_episode_steps must be at least 1, or None"),
+        (
+            ["evaluate", trained, "--env=world", "--max-steps=0"],
+            "env.max_episode_steps must be at least 1, or None, got 0",
+        ),
+        (["evaluate", trained, "--world=pong"], "--world pong needs --env world"),
+        (
+            ["train", "--out", trained, "--resume", "--config=new.yaml"],
+            "--config new.yaml does not count with --resume: the settings of this run",
+        ),
     ):
         assert run(*command) == 2
         line = capsys.readouterr().err.splitlines()[-1]

@@ -87,7 +87,8 @@ def make_model(
         frames: what a game looks like.
 
     Raises:
-        ConfigError: the algorithm has no such option, or refuses its value.
+        ConfigError: the algorithm has no such option, or refuses its value, or the frames are
+            too small.
         MissingExtraError: the algorithm's package is not installed.
     """
     algorithm, cls = ALGORITHMS[config.algo], algorithm_class(config.algo)
@@ -110,6 +111,8 @@ def make_model(
             device=config.env.device,
             **options,
         )
+    except ConfigError:
+        raise
     except (AssertionError, TypeError, ValueError) as error:
         raise ConfigError(f"{algorithm.name} refuses algo_options {options}: {error}") from error
     for module in model.policy.modules():

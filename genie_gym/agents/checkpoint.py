@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import random
 from collections import deque
 from collections.abc import Iterator
@@ -16,12 +15,14 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecMonitor
 from torch import Tensor
 
+from genie_gym.agents.files import replacing
 from genie_gym.agents.observations import GreyFrameStack
 from genie_gym.envs.sb3_vec_env import GenieWorldSB3VecEnv
 from genie_gym.envs.slots import SlotsState
 from genie_gym.errors import DataError
 from genie_gym.nn.draws import Streams
 
+CHECKPOINT_VERSION = 1
 NUM_KEPT = 2
 COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_n_calls", "exploration_rate")
 """Numbers of a model; some algorithms lack some."""
@@ -53,10 +54,10 @@ class Checkpoints:
             marks: plain values of its caller.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        content = {**_model_state(training), **_env_state(training), "marks": json.dumps(marks)}
-        name = f"step-{training.model.num_timesteps:010d}.pt"
-        torch.save(content, self.folder / f".{name}.part")
-        os.replace(self.folder / f".{name}.part", self.folder / name)
+        own = {"version": CHECKPOINT_VERSION, "marks": json.dumps(marks)}
+        content = {**own, **_model_state(training), **_env_state(training)}
+        with replacing(self.folder / f"step-{training.model.num_timesteps:010d}.pt") as part:
+            torch.save(content, part)
         for old in self._files()[:-NUM_KEPT]:
             old.unlink()
 
@@ -67,18 +68,27 @@ class Checkpoints:
             The marks that were saved; None if there is no checkpoint.
 
         Raises:
-            DataError: it is damaged, or of a run of another shape.
+            DataError: it is damaged, of another version, or of a run of another shape.
         """
         files = self._files()
         if not files:
             return None
         try:
             content = torch.load(files[-1], weights_only=True, map_location="cpu")
+            version = content.get("version", 1)  # the first saves did not say it
+            if version != CHECKPOINT_VERSION:
+                raise DataError(
+                    f"checkpoint {files[-1]} has version {version}; this genie_gym reads "
+                    f"{CHECKPOINT_VERSION}. Go on with the genie_gym that began the run, or take "
+                    "another --out"
+                )
             _restore_env(training, content)
             _restore_model(training, content)
+        except DataError:
+            raise
         except Exception as error:
             raise DataError(
-                f"checkpoint {files[-1]} is damaged, or of another version of genie_gym "
+                f"checkpoint {files[-1]} is damaged, or of another run "
                 f"({type(error).__name__}). Delete it to fall back to the one before"
             ) from error
         marks: dict[str, Any] = json.loads(content["marks"])
@@ -107,8 +117,8 @@ def _model_state(training: Training) -> dict[str, Any]:
         "python_random": json.dumps(python),
         "action_random": json.dumps(model.action_space.np_random.bit_generator.state),
     }
-    if torch.cuda.is_available():
-        content["cuda_random"] = torch.cuda.get_rng_state_all()
+    if model.device.type == "cuda":
+        content["cuda_random"] = torch.cuda.get_rng_state(model.device)
     if hasattr(model, "replay_buffer"):
         buffer = model.replay_buffer
         size = buffer.buffer_size if buffer.full else buffer.pos
@@ -142,8 +152,8 @@ def _restore_model(training: Training, content: dict[str, Any]) -> None:
     version, internal, gauss = json.loads(content["python_random"])
     random.setstate((version, tuple(internal), gauss))
     model.action_space.np_random.bit_generator.state = json.loads(content["action_random"])
-    if "cuda_random" in content:
-        torch.cuda.set_rng_state_all(content["cuda_random"])
+    if "cuda_random" in content and model.device.type == "cuda":
+        torch.cuda.set_rng_state(content["cuda_random"], model.device)
     if "buffer" in content:
         for name, values in content["buffer"].items():
             getattr(model.replay_buffer, name)[: len(values)] = values.numpy()

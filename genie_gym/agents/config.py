@@ -93,6 +93,11 @@ class AgentConfig:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.seed < 2**32:  # what NumPy's global generator takes
             raise ConfigError(f"seed must lie in [0, 2**32), got {self.seed}")
+        if self.env.action_mode != "ale":
+            raise ConfigError(
+                f"env.action_mode must be 'ale' for an agent, got {self.env.action_mode!r}: the "
+                "real game knows no latent codes. Leave it out"
+            )
         if not 0 < self.learning_rate < math.inf:
             raise ConfigError(f"learning_rate must be above 0, got {self.learning_rate}")
         if not 0 <= self.min_learning_rate <= self.learning_rate:

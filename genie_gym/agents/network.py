@@ -6,6 +6,11 @@ from jaxtyping import Float, UInt8
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
+from genie_gym.errors import ConfigError
+
+MIN_SIZE = 20
+"""Least side of a frame, in pixels, that both convolutions fit into."""
+
 
 class SmallCnn(BaseFeaturesExtractor):
     """Two strided convolutions and a linear layer, from stacked grey frames to features.
@@ -18,6 +23,9 @@ class SmallCnn(BaseFeaturesExtractor):
         channels: channels of the two convolutions.
         feature_dim: features that come out.
 
+    Raises:
+        ConfigError: the frames are smaller than `MIN_SIZE`.
+
     Source:
         The network of Mnih et al. 2013, "Playing Atari with Deep Reinforcement Learning", section
         4.1, on 64x64 pixels. The mean frame is ours.
@@ -29,6 +37,11 @@ class SmallCnn(BaseFeaturesExtractor):
     def __init__(self, observation_space: Box, channels: tuple[int, ...], feature_dim: int) -> None:
         super().__init__(observation_space, feature_dim)
         num_frames, height, width = observation_space.shape
+        if min(height, width) < MIN_SIZE:
+            raise ConfigError(
+                f"an agent's frames must be at least {MIN_SIZE} pixels high and wide, got {height} "
+                f"x {width}. Take a world of larger frames"
+            )
         first, second = channels
         self.register_buffer("background", torch.zeros(height, width))
         self.register_buffer("contrast", torch.tensor(255.0))

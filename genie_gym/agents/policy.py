@@ -1,9 +1,9 @@
 """A trained policy as a folder of `policy.json` and `policy.safetensors`, and how it is asked."""
 
+import hashlib
 import json
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int64, Shaped, UInt8
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 
 from genie_gym.agents.algorithms import make_policy
 from genie_gym.agents.config import NetworkConfig
+from genie_gym.agents.files import replacing
 from genie_gym.agents.observations import begin_stack, grey, push
 from genie_gym.config import from_dict, to_dict
 from genie_gym.errors import ConfigError, PolicyError
@@ -62,6 +63,9 @@ class PolicyCard:
     """Seed of its run."""
     figures: dict[str, Any] = field(default_factory=dict)
     """What was measured of it."""
+    weights_hash: str | None = None
+    """SHA-256 of its weights, which `save_policy` fills in: a kill between the two files must not
+    give one policy the card of another. None in the first cards."""
     version: int = POLICY_VERSION
     """Version of the file format."""
 
@@ -148,10 +152,11 @@ def save_policy(folder: Path, card: PolicyCard, weights: Mapping[str, Tensor]) -
     """Write a policy; files appear under their names only when they are whole."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: x.detach().cpu().contiguous() for name, x in _unshared(weights).items()}
-    save_file(tensors, folder / f".{WEIGHTS_FILE}.part")
-    (folder / f".{CARD_FILE}.part").write_text(json.dumps(to_dict(card), indent=1) + "\n")
-    for name in (WEIGHTS_FILE, CARD_FILE):
-        os.replace(folder / f".{name}.part", folder / name)
+    content = save(tensors)
+    card = replace(card, weights_hash=hashlib.sha256(content).hexdigest())
+    with replacing(folder / WEIGHTS_FILE) as weights_part, replacing(folder / CARD_FILE) as part:
+        weights_part.write_bytes(content)
+        part.write_text(json.dumps(to_dict(card), indent=1) + "\n")
 
 
 def load_policy(policy: str | Path, device: str = "cpu") -> Policy:
@@ -172,7 +177,10 @@ def load_policy(policy: str | Path, device: str = "cpu") -> Policy:
     with torch.random.fork_rng(devices=[]):  # initial weights must not move the caller's numbers
         network = make_policy(card.algo, card.network, (card.height, card.width), card.num_actions)
     try:
-        weights = load_file(folder / WEIGHTS_FILE)
+        content = (folder / WEIGHTS_FILE).read_bytes()
+        if card.weights_hash not in (None, hashlib.sha256(content).hexdigest()):
+            raise RuntimeError(f"their SHA-256 is not {card.weights_hash}.")
+        weights = load(content)
         if odd := sorted(weights.keys() ^ _unshared(network.state_dict()).keys()):
             raise RuntimeError(f"{len(odd)} tensors are missing or unknown, the first {odd[0]!r}.")
         network.load_state_dict(weights, strict=False)

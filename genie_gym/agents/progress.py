@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from genie_gym.agents.checkpoint import Checkpoints, Training
 from genie_gym.agents.config import AgentConfig
+from genie_gym.agents.files import write_text
 from genie_gym.agents.games import OPENING_STEPS, play_imagined, play_real
 from genie_gym.agents.policy import RUN_SUBFOLDER, PolicyCard, load_policy, save_policy
 
@@ -148,6 +149,7 @@ class RunCallback(BaseCallback):
     def _drop_later_lines(self, step: int) -> None:
         """Forget checks that the run makes again after a kill."""
         if self._metrics.is_file():
-            lines = self._metrics.read_text().splitlines()
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
-            self._metrics.write_text("".join(f"{line}\n" for line in kept))
+            lines = self._metrics.read_text().splitlines(keepends=True)
+            # A kill inside a write leaves a last line without its end.
+            whole = [line for line in lines if line.endswith("\n")]
+            write_text(self._metrics, "".join(x for x in whole if json.loads(x)["step"] <= step))

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from genie_gym.agents.algorithms import make_model
 from genie_gym.agents.checkpoint import Checkpoints, Training
 from genie_gym.agents.config import AgentConfig
+from genie_gym.agents.files import write_text
 from genie_gym.agents.observations import GreyFrameStack
 from genie_gym.agents.policy import RUN_SUBFOLDER, PolicyCard
 from genie_gym.agents.progress import RunCallback
@@ -104,25 +105,23 @@ def _begin(config: AgentConfig) -> Training:
 
 def _open(out: Path, config: AgentConfig, *, resume: bool) -> None:
     file = out / CONFIG_FILE
-    if file.is_file():
-        if not resume:
+    if not file.is_file():
+        write_text(file, yaml.safe_dump(to_dict(config), sort_keys=False))
+        return
+    if not resume:
+        raise DataError(f"{out} holds a run already. Go on with --resume, or take another --out")
+    old, new = to_dict(read_config(out)), to_dict(config)
+    for key, value in old.items():
+        if value != new[key]:
             raise DataError(
-                f"{out} holds a run already. Go on with --resume, or take another --out"
+                f"{out} was begun with {key}={value}, but is to go on with {new[key]}. Use "
+                "the old value, or take another --out"
             )
-        old, new = to_dict(read_config(out)), to_dict(config)
-        for key, value in old.items():
-            if value != new[key]:
-                raise DataError(
-                    f"{out} was begun with {key}={value}, but is to go on with {new[key]}. Use "
-                    "the old value, or take another --out"
-                )
-    out.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
 
 
 def _card(config: AgentConfig, training: Training) -> PolicyCard:
     world = training.slots.envs.world
-    provenance: dict[str, Any] = world.card.get("provenance", {})
+    data: dict[str, Any] = world.card.get("provenance", {}).get("data", {})
     return PolicyCard(
         game=world.config.game,
         height=world.config.height,
@@ -133,7 +132,8 @@ def _card(config: AgentConfig, training: Training) -> PolicyCard:
         world=config.env.world or config.env.game.lower(),
         world_hash=world_hash(world),
         imagined_steps=0,
-        real_steps=provenance.get("data", {}).get("num_frames", 0),
+        # An episode has one frame more than steps.
+        real_steps=data.get("num_frames", 0) - data.get("num_episodes", 0),
         check_steps=0,
         seed=config.seed,
     )

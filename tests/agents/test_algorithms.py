@@ -7,6 +7,7 @@ from genie_gym.agents.algorithms import make_model
 from genie_gym.agents.config import AgentConfig, NetworkConfig
 from genie_gym.agents.observations import GreyFrameStack
 from genie_gym.envs.slots import WorldEnvConfig
+from genie_gym.errors import ConfigError
 
 
 class Corner(gym.Env):
@@ -61,3 +62,19 @@ def test_every_algorithm_learns_to_name_the_side(algo):
         obs, rewards, _, _ = envs.step(model.predict(obs, deterministic=True)[0])
         earned.append(rewards)
     assert np.mean(earned) > 0.9
+
+
+class SmallCorner(Corner):
+    """Shows every fourth pixel."""
+
+    observation_space = gym.spaces.Box(0, 255, (16, 16, 3), np.uint8)
+
+    def _look(self):
+        return super()._look()[::4, ::4]
+
+
+def test_a_world_of_small_frames_is_refused():
+    envs = GreyFrameStack(DummyVecEnv([SmallCorner]), 2)
+    config = AgentConfig(env=WorldEnvConfig(game="Pong"))
+    with pytest.raises(ConfigError, match=r"^an agent's frames must be .*, got 16 x 16\."):
+        make_model(config, envs, np.zeros((1, 16, 16, 3), np.uint8))

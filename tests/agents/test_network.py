@@ -1,13 +1,15 @@
 import numpy as np
+import pytest
 import torch
 from gymnasium.spaces import Box
 
-from genie_gym.agents.network import SmallCnn
+from genie_gym.agents.network import MIN_SIZE, SmallCnn
+from genie_gym.errors import ConfigError
 
 
-def make_network():
+def make_network(height=48, width=40):
     torch.manual_seed(0)
-    return SmallCnn(Box(0, 255, (2, 48, 40), np.uint8), channels=(3, 4), feature_dim=5)
+    return SmallCnn(Box(0, 255, (2, height, width), np.uint8), channels=(3, 4), feature_dim=5)
 
 
 def test_unmeasured_it_sees_frames_from_0_to_1():
@@ -40,3 +42,9 @@ def test_frames_that_are_all_the_same_can_be_measured():
     network = make_network()
     network.measure(frames)
     assert network(frames[:2].view(1, 2, 48, 40).float()).isfinite().all()
+
+
+def test_frames_too_small_for_the_convolutions_are_refused():
+    assert make_network(MIN_SIZE, MIN_SIZE)(torch.zeros(1, 2, MIN_SIZE, MIN_SIZE)).shape == (1, 5)
+    with pytest.raises(ConfigError, match="must be at least 20 pixels high and wide, got 20 x 19"):
+        make_network(MIN_SIZE, MIN_SIZE - 1)

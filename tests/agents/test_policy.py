@@ -1,3 +1,5 @@
+import dataclasses
+import hashlib
 import json
 import re
 import shutil
@@ -96,7 +98,9 @@ def test_draws_are_the_policys_own(policy):
 
 def test_a_saved_policy_plays_the_same(policy, folder):
     loaded = genie_gym.load_policy(folder)
-    assert loaded.card == policy.card
+    content = (folder / "policy.safetensors").read_bytes()
+    weights_hash = hashlib.sha256(content).hexdigest()
+    assert loaded.card == dataclasses.replace(policy.card, weights_hash=weights_hash)
     np.testing.assert_array_equal(play(loaded, frames(9))[0], play(policy, frames(9))[0])
 
 
@@ -133,6 +137,7 @@ def test_damaged_files_are_named(folder, tmp_path):
     for name, change, text in (
         (weights, lambda file: file.unlink(), "policy.safetensors is missing, damaged, or of"),
         (weights, lambda file: file.write_bytes(b"x" * 9), "policy.safetensors is missing"),
+        (card, edit(weights_hash="0"), "their SHA-256 is not 0. Train the policy again"),
         (card, edit(algo="dqn"), "tensors are missing or unknown, the first"),
         (card, edit(version=9), "has version 9; this genie_gym reads 1"),
         (card, edit(skill=1), "is no policy's card: .*unknown key 'skill'"),
@@ -141,3 +146,14 @@ def test_damaged_files_are_named(folder, tmp_path):
     ):
         with pytest.raises(PolicyError, match=text):
             load_policy(damaged(name, change))
+
+
+def test_weights_under_the_card_of_another_save_are_refused(policy, folder):
+    card = (folder / "policy.json").read_text()
+    with torch.no_grad():
+        policy.network.action_net.bias.add_(1)
+    save_policy(folder, policy.card, policy.network.state_dict())
+    load_policy(folder)
+    (folder / "policy.json").write_text(card)  # as if killed between the two files
+    with pytest.raises(PolicyError, match="their SHA-256 is not"):
+        load_policy(folder)

@@ -36,8 +36,9 @@ def test_a_run_leaves_a_policy_that_says_where_it_was_trained(trained, pipeline,
     card = read_card(trained / "policy")
     assert (card.algo, card.game, card.num_actions) == ("ppo", "Pong", 6)
     assert (card.world, card.world_hash) == (str(pipeline.bundle), world_hash(world))
-    num_frames = read_world_card(pipeline.bundle)["provenance"]["data"]["num_frames"]
-    assert (card.imagined_steps, card.real_steps, card.check_steps) == (96, num_frames, 0)
+    data = read_world_card(pipeline.bundle)["provenance"]["data"]
+    assert data["num_frames"] - data["num_episodes"] == 2500
+    assert (card.imagined_steps, card.real_steps, card.check_steps) == (96, 2500, 0)
     assert sorted(path.suffix for path in (trained / "policy").iterdir()) == [
         ".json",
         ".safetensors",
@@ -51,17 +52,24 @@ def test_a_killed_run_reaches_what_an_unbroken_one_reaches(make_config, tmp_path
     if algo == "recurrent_ppo":
         pytest.importorskip("sb3_contrib", reason="sb3-contrib is not installed")
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
-    config = make_config(algo)
+    check = {"every": 32, "episodes": 1, "max_steps": 9, "compared_steps": 3}
+    config = make_config(algo, real_check=check)
     train_agent(config, unbroken)
-    # What a kill between the last two saves leaves behind.
+    # What a kill inside the last check leaves behind.
     shutil.copytree(unbroken, killed)
     *_, newest = sorted((killed / "checkpoints").iterdir())
     newest.unlink()
     shutil.rmtree(killed / "policy")
+    metrics = (unbroken / "metrics.jsonl").read_text()
+    assert [json.loads(line)["step"] for line in metrics.splitlines()] == [32, 64, 96]
+    (killed / "metrics.jsonl").write_text(metrics[:-20])
 
     torch.manual_seed(99)  # another process has other numbers
     train_agent(config, killed, resume=True)
     assert_same_weights(weights(killed), weights(unbroken))
+    assert (killed / "metrics.jsonl").read_text() == metrics
+    for folder in ("policy", "best"):
+        assert read_card(killed / folder) == read_card(unbroken / folder)
     first, *_ = sorted((killed / "checkpoints").iterdir())
     begun = torch.load(first, weights_only=True)["weights"]
     assert any(not torch.equal(x, begun[name]) for name, x in weights(unbroken).items())
@@ -69,9 +77,11 @@ def test_a_killed_run_reaches_what_an_unbroken_one_reaches(make_config, tmp_path
 
 def test_a_finished_run_is_resumed_to_itself(trained, make_config, tmp_path):
     twin = shutil.copytree(trained, tmp_path / "twin")
+    written = (twin / "config.yaml").stat().st_mtime_ns
     train_agent(make_config(), twin, resume=True)
     assert_same_weights(weights(twin), weights(trained))
     assert read_config(twin) == make_config()
+    assert (twin / "config.yaml").stat().st_mtime_ns == written
 
 
 def test_checks_in_the_real_game_keep_the_best_policy(make_config, tmp_path):
@@ -136,6 +146,20 @@ def test_a_damaged_checkpoint_is_named(trained, make_config, tmp_path):
         train_agent(make_config(), twin, resume=True)
 
 
+def test_a_checkpoint_of_another_version_is_refused(trained, make_config, tmp_path):
+    twin = shutil.copytree(trained, tmp_path / "twin")
+    *_, newest = sorted((twin / "checkpoints").iterdir())
+    torch.save(torch.load(newest, weights_only=True) | {"version": 9}, newest)
+    with pytest.raises(DataError, match="has version 9; this genie_gym reads 1"):
+        train_agent(make_config(), twin, resume=True)
+
+
+def test_checks_do_not_move_training(trained, make_config, tmp_path):
+    check = {"every": 32, "episodes": 1, "max_steps": 9, "compared_steps": 3}
+    train_agent(make_config(real_check=check), tmp_path / "run")
+    assert_same_weights(weights(tmp_path / "run"), weights(trained))
+
+
 def test_a_world_without_rewards_teaches_nothing(make_config, world, pipeline, tmp_path):
     parts = world.parts - {"reward"}
     card = {"action_meanings": world.card["action_meanings"]}
@@ -185,6 +209,12 @@ def test_settings_out_of_range_are_refused(values, text):
 def test_settings_of_parts_out_of_range_are_refused(config, values, text):
     with pytest.raises(ConfigError, match=re.escape(text)):
         config(**values)
+
+
+def test_latent_codes_are_no_actions_of_an_agent():
+    env = WorldEnvConfig(game="Pong", action_mode="latent")
+    with pytest.raises(ConfigError, match=r"env\.action_mode must be 'ale' for an agent"):
+        AgentConfig(env=env)
 
 
 def test_an_algorithm_that_is_not_installed_is_named(make_config, tmp_path, monkeypatch):

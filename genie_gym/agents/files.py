@@ -1,0 +1,21 @@
+"""Files that no kill leaves half written."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Give a path to write to; it becomes `file` when the block ends without an error."""
+    part = file.with_name(f".{file.name}.part")
+    yield part
+    os.replace(part, file)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text file, all of it or nothing; its folder is made where it is not there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as part:
+        part.write_text(text)
