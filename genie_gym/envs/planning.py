@@ -25,7 +25,7 @@ class WorldRollout(NamedTuple):
 class WorldModel:
     """A world from some states on; rolling out decodes no pixels and moves nothing.
 
-    Every frame takes its likeliest tokens. Nothing is drawn, so each root is rolled out as if alone.
+    Frames take their likeliest tokens: nothing is drawn, so each root is rolled out as if alone.
 
     Args:
         world: a trained world with a reward model.
