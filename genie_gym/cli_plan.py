@@ -102,7 +102,7 @@ def plan(options: argparse.Namespace) -> None:
 
 
 def write_results(path: Path, results: dict[str, Any]) -> None:
-    """Write them as JSON; the file is whole at any time, and a run that is killed keeps its games."""
+    """Write them as JSON; the file is whole at any time, whatever stops the run."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     temporary.write_text(json.dumps(results, indent=2, default=str) + "\n")
