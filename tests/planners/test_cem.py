@@ -174,8 +174,8 @@ def test_the_policy_proposes_candidates_of_the_first_iteration(toys):
     assert first[:, 4:6].tolist() == [[[1] * 5] * 2, [[0] * 5] * 2]
     assert model.policy.num_asked == 5
     assert second.shape == (2, 9, 5)
-    # The steps that the policy took are part of the cost.
-    assert plan.num_frames == 5 * (9 + 9 + 2)
+    # The steps that the policy took are part of the cost; where its last ones lead is not asked.
+    assert plan.num_frames == 5 * (9 + 9) + 4 * 2
 
 
 def test_policy_plans_of_many_roots_are_those_of_each_alone(toys):
