@@ -188,7 +188,8 @@ def policy_plans(
     `first` gives the first steps, where they are known.
     """
     assert model.policy is not None
-    state, actions = state.expand(num_plans), []
+    state = state.expand(num_plans)
+    actions: list[Int[Tensor, " rows"]] = []
     for step, draws in enumerate(torch.rand(horizon, num_plans, generator=generator)):
         if step > 0:  # where the last action leads is not asked
             state, _, _ = model.step(state, actions[-1])
