@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import os
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ from genie_gym.cli_data import seed_number
 if TYPE_CHECKING:
     import gymnasium as gym
 
+    from genie_gym.models.world import World
     from planners import MPCAgent, SequencePlanner
 
 PLANNERS = ("cem", "mppi", "random", "exhaustive", "gumbel")
@@ -36,7 +39,10 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-decisions", type=int, help="stop after so many decisions of all games together"
     )
-    parser.add_argument("--seed", type=seed_number, default=0, help="0 or more")
+    parser.add_argument(
+        "--max-steps", type=int, help="steps a game, at most (default: 27000 real, 5000 imagined)"
+    )
+    parser.add_argument("--seed", type=seed_number, default=0, help="of the first game; 0 or more")
     parser.add_argument("--horizon", type=int, help="steps of a plan")
     parser.add_argument("--num-samples", type=int, help="plans of an iteration")
     parser.add_argument("--num-iterations", type=int, help="iterations of a search")
@@ -55,7 +61,7 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="float32 or bfloat16 (default: float32)",
     )
-    parser.add_argument("--out", type=Path, help="JSON file of the results")
+    parser.add_argument("--out", type=Path, help="JSON file of the results so far")
     parser.add_argument(
         "--set",
         nargs="+",
@@ -67,10 +73,11 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
 
 def plan(options: argparse.Namespace) -> None:
     """Play, and print what each game brought and what deciding took."""
+    from genie_gym.envs.replay import world_hash
     from genie_gym.errors import ConfigError
     from planners import PlannerError
 
-    for name in ("episodes", "max_decisions"):
+    for name in ("episodes", "max_decisions", "max_steps"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
     if options.oracle and options.env != "real":
@@ -79,21 +86,31 @@ def plan(options: argparse.Namespace) -> None:
         )
     try:
         planner = make_planner(options)
-        env, agent = make_game(options, planner)
-        games = play(env, agent, options.seed, options.episodes, options.max_decisions)
+        env, agent, world = make_game(options, planner)
+        settings = {**vars(options), "planner_config": asdict(planner.config)}
+        del settings["run"], settings["set"]
+        planned_in = None if world is None else world_hash(world)
+        results: dict[str, Any] = {"settings": settings, "world_hash": planned_in, "games": []}
+        for game in play(env, agent, options.seed, options.episodes, options.max_decisions):
+            results["games"].append(asdict(game))
+            if options.out:
+                write_results(options.out, results)
     except PlannerError as error:
         raise ConfigError(str(error)) from error
     if options.out:
-        settings = {**vars(options), "planner_config": asdict(planner.config)}
-        del settings["run"], settings["set"]
-        content = {"settings": settings, "games": [asdict(game) for game in games]}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(content, indent=2, default=str) + "\n")
         print(f"wrote {options.out}")
 
 
+def write_results(path: Path, results: dict[str, Any]) -> None:
+    """Write them as JSON; the file is whole at any time, whatever stops the run."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(json.dumps(results, indent=2, default=str) + "\n")
+    os.replace(temporary, path)
+
+
 def make_planner(options: argparse.Namespace) -> "SequencePlanner[Any, Any]":
-    """Return the planner that the flags ask for."""
+    """Return the planner that the flags ask for; `play` seeds its generator."""
     import torch
 
     import planners
@@ -110,15 +127,14 @@ def make_planner(options: argparse.Namespace) -> "SequencePlanner[Any, Any]":
     flags = {name: getattr(options, name) for name in PLANNER_FLAGS}
     values = {name: value for name, value in flags.items() if value is not None}
     config = from_dict(config_class, override(values, options.set), options.planner)
-    generator = torch.Generator().manual_seed(options.seed)
-    planner: SequencePlanner[Any, Any] = make(config, generator=generator)
+    planner: SequencePlanner[Any, Any] = make(config, generator=torch.Generator())
     return planner
 
 
 def make_game(
     options: argparse.Namespace, planner: "SequencePlanner[Any, Any]"
-) -> tuple["gym.Env[Any, Any]", "MPCAgent"]:
-    """Return what is played, and the agent that plays it."""
+) -> tuple["gym.Env[Any, Any]", "MPCAgent", "World | None"]:
+    """Return what is played, the agent that plays it, and the world that it plans in, if one."""
     from genie_gym.envs.planning import WorldFollower, WorldModel
     from genie_gym.envs.planning_real import RealModel
     from genie_gym.envs.real import RealEnv
@@ -130,19 +146,30 @@ def make_game(
     game, height, width = config["game"], config["height"], config["width"]
     shape, device = (height, width, 3), str(choose_device(options.device))
     if options.env == "world":
-        imagined = GenieWorldEnv(game, world=options.world, device=device, dtype=options.dtype)
+        imagined = GenieWorldEnv(
+            game,
+            world=options.world,
+            device=device,
+            dtype=options.dtype,
+            max_episode_steps=options.max_steps or 5_000,
+        )
 
         def observe(*_: Any) -> WorldModel:
             return WorldModel(imagined.world, imagined.get_state().world)
 
-        return imagined, MPCAgent(planner, observe, obs_shape=shape)
+        return imagined, MPCAgent(planner, observe, obs_shape=shape), imagined.world
 
-    env = RealEnv(game, frame_size=height if height == width else None, sticky=options.sticky)
+    env = RealEnv(
+        game,
+        frame_size=height if height == width else None,
+        sticky=options.sticky,
+        max_episode_steps=options.max_steps or 27_000,
+    )
     if options.oracle:
         oracle = RealModel([env])
-        return env, MPCAgent(planner, lambda *_: oracle, obs_shape=shape)
+        return env, MPCAgent(planner, lambda *_: oracle, obs_shape=shape), None
     world = load_world(options.world, device, options.dtype)
-    return env, MPCAgent(planner, WorldFollower(world), obs_shape=shape)
+    return env, MPCAgent(planner, WorldFollower(world), obs_shape=shape), world
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +185,7 @@ class Game:
     """Steps with a reward below 0."""
     num_decisions: int
     is_over: bool
-    """Whether it was played to its end, or else stopped by --max-decisions."""
+    """Whether it was played to its end, or else cut by --max-steps or --max-decisions."""
     seconds_per_decision: float
     num_rejected: int
     """Candidates whose score was not finite."""
@@ -170,40 +197,42 @@ def play(
     seed: int,
     num_episodes: int,
     max_decisions: int | None,
-) -> list[Game]:
-    """Play games, print a line after each, and return them; game i is seeded with seed + i."""
+) -> Iterator[Game]:
+    """Play games, and print a line and yield after each.
+
+    Game i, and the planner in it, is seeded with seed + i: it is the same whatever came before.
+    """
     from tqdm import tqdm
 
-    games: list[Game] = []
     num_left = max_decisions
     with tqdm(total=max_decisions, unit="decision", disable=None) as bar:
         for episode in range(num_episodes):
             if num_left == 0:
                 break
             game = _play_one(env, agent, seed + episode, num_left, bar)
-            games.append(game)
             num_left = None if num_left is None else num_left - game.num_decisions
             bar.write(
                 f"episode {episode}: return {game.score:g} ({game.num_won} won, {game.num_lost} "
                 f"lost), {game.num_decisions} decisions, {game.seconds_per_decision:.3f} s each"
                 f"{'' if game.is_over else ', not played to its end'}"
             )
-    return games
+            yield game
 
 
 def _play_one(
     env: "gym.Env[Any, Any]", agent: "MPCAgent", seed: int, max_decisions: int | None, bar: Any
 ) -> Game:
     obs, _ = env.reset(seed=seed)
-    memory, num_rejected, seconds, is_over = None, 0, 0.0, False
+    agent.planner.generator.manual_seed(seed)
+    memory, num_rejected, seconds = None, 0, 0.0
+    terminated = truncated = False
     rewards: list[float] = []
-    while not is_over and len(rewards) != max_decisions:
+    while not (terminated or truncated) and len(rewards) != max_decisions:
         begin = time.perf_counter()
         action, memory = agent.predict(obs, memory)
         seconds += time.perf_counter() - begin
         num_rejected += int(memory.plan.num_rejected.sum())
         obs, reward, terminated, truncated, _ = env.step(action)
-        is_over = terminated or truncated
         rewards.append(float(reward))
         bar.update()
     return Game(
@@ -212,7 +241,7 @@ def _play_one(
         num_won=sum(reward > 0 for reward in rewards),
         num_lost=sum(reward < 0 for reward in rewards),
         num_decisions=len(rewards),
-        is_over=is_over,
+        is_over=terminated,
         seconds_per_decision=seconds / len(rewards),
         num_rejected=num_rejected,
     )

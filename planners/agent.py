@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Shaped
 
+from planners.errors import PlannerError
 from planners.protocol import Model
 from planners.search import Plan, SequencePlanner
 
@@ -63,6 +64,10 @@ class MPCAgent:
             state: what the call before returned; None begins anew.
             episode_start: which games have just begun; none by default, but for a new `state`.
             deterministic: taken for Stable-Baselines3's sake; the best plan is followed always.
+
+        Raises:
+            PlannerError: a game has no plan with a finite score, or the model lacks what the
+                planner needs.
         """
         is_single = obs.shape == self.obs_shape
         batch = obs[None] if is_single else obs
@@ -75,5 +80,12 @@ class MPCAgent:
         model = self.observe(batch, None if state is None else state.actions, is_first)
         warm_start = state and state.plan.proposal.advance(torch.from_numpy(is_first))
         plan = self.planner.plan(model, warm_start)
+        if not plan.score.isfinite().all():
+            broken = (~plan.score.isfinite()).nonzero()[:, 0]
+            raise PlannerError(
+                f"no plan of games {broken.tolist()} has a finite score (candidates rejected: "
+                f"{plan.num_rejected[broken].tolist()}): the model's rewards, continuations or "
+                "values are NaN or infinite. Check its weights and its value function"
+            )
         actions = plan.actions[:, 0].numpy()
         return np.array(actions[0]) if is_single else actions, Memory(actions, plan)

@@ -102,7 +102,7 @@ class CategoricalPlanner(
         return proposal
 
     def _num_frames_to_begin(self, model: Model) -> int:
-        return self.config.num_policy_samples * self.config.horizon
+        return self.config.num_policy_samples * (self.config.horizon - 1)
 
     def _prior(self, model: Model) -> Categorical:
         num_roots, horizon = model.num_roots, self.config.horizon
@@ -188,12 +188,14 @@ def policy_plans(
     `first` gives the first steps, where they are known.
     """
     assert model.policy is not None
-    state, actions = state.expand(num_plans), []
+    state = state.expand(num_plans)
+    actions: list[Int[Tensor, " rows"]] = []
     for step, draws in enumerate(torch.rand(horizon, num_plans, generator=generator)):
+        if step > 0:  # where the last action leads is not asked
+            state, _, _ = model.step(state, actions[-1])
         if step == 0 and first is not None:
             actions.append(first.repeat(model.num_roots))
         else:
             chances = model.policy(state).float().cpu()
             actions.append(draw_actions(chances, draws.repeat(model.num_roots)))
-        state, _, _ = model.step(state, actions[-1])
     return rearrange(torch.stack(actions), "T (B N) -> B N T", N=num_plans)

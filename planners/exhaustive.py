@@ -20,7 +20,7 @@ class ExhaustiveConfig(SearchConfig):
     """What plans are made of; all of them are tried, `num_samples` at a time."""
 
     num_iterations: int = MAX_PLANS
-    """Iterations of a search that has no budget, at most."""
+    """Iterations of a search that has no budget; by default enough for every plan."""
 
     actions: tuple[int, ...] | None = None
     """Actions that plans are made of; None takes all of the model's."""

@@ -31,8 +31,8 @@ class FittedConfig(CategoricalConfig):
         CategoricalConfig.__post_init__(self)
         if not 0 <= self.momentum <= 1:
             raise PlannerError(f"momentum must lie in [0, 1], got {self.momentum}")
-        if self.min_prob < 0:
-            raise PlannerError(f"min_prob must be at least 0, got {self.min_prob}")
+        if not 0 <= self.min_prob <= 1:
+            raise PlannerError(f"min_prob must lie in [0, 1], got {self.min_prob}")
 
 
 FittedConfigT = TypeVar("FittedConfigT", bound=FittedConfig)

@@ -1,5 +1,6 @@
 """Plans of action vectors: one Gaussian a step, and noise that is coloured over time."""
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -36,6 +37,10 @@ class GaussianConfig(SearchConfig):
         SearchConfig.__post_init__(self)
         if not 0 <= self.momentum <= 1:
             raise PlannerError(f"momentum must lie in [0, 1], got {self.momentum}")
+        if not 0 <= self.noise_exponent <= 4:
+            raise PlannerError(f"noise_exponent must lie in [0, 4], got {self.noise_exponent}")
+        if not 0 < self.first_std < math.inf:
+            raise PlannerError(f"first_std must be a finite number above 0, got {self.first_std}")
         if not 0 <= self.min_std <= self.first_std:
             raise PlannerError(
                 f"min_std must lie in [0, first_std], got {self.min_std} and {self.first_std}"

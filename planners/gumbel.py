@@ -1,5 +1,6 @@
 """Gumbel root search: which first action is best, by sequential halving over few simulations."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,9 +42,9 @@ class GumbelConfig(SearchConfig):
             raise PlannerError(f"num_considered must be at least 1, got {self.num_considered}")
         if not 0 <= self.repeat_prob <= 1:
             raise PlannerError(f"repeat_prob must lie in [0, 1], got {self.repeat_prob}")
-        if self.visit_offset < 0 or self.value_scale < 0:
+        if not (0 <= self.visit_offset < math.inf and 0 <= self.value_scale < math.inf):
             raise PlannerError(
-                "visit_offset and value_scale must be at least 0, got "
+                "visit_offset and value_scale must be finite numbers of at least 0, got "
                 f"{self.visit_offset} and {self.value_scale}"
             )
 
@@ -57,7 +58,7 @@ class Arms:
     logits: Float[Tensor, "B actions"]
     """Gumbel noise and the log of the policy's chances; minus infinity where it may not be used."""
     considered: Int[Tensor, "B open"]
-    """First actions that are still in the race."""
+    """First actions that are still in the race, the leading one first."""
     openings: Int[Tensor, "B actions T"]
     """Plan of each one's first simulation."""
     num_visits: Int[Tensor, "B actions"]
@@ -66,13 +67,13 @@ class Arms:
     plan: Int[Tensor, "B actions T"]
     """That simulation."""
     remainder: Int[Tensor, "B T"]
-    """What is left of the best plan of the search before."""
+    """What is left of the plan that was followed, the winner's of the search before."""
     has_remainder: Bool[Tensor, " B"]
 
     def advance(self, is_first: Bool[Tensor, " B"]) -> "Arms":
-        """Return it one step later: what is left of the best plan is all that is known."""
-        best = self.plan[torch.arange(len(self.plan)), self.value.argmax(1)]
-        remainder = torch.cat([best[:, 1:], best[:, -1:]], dim=1)
+        """Return it one step later: what is left of the winner's plan is all that is known."""
+        followed = self.plan[torch.arange(len(self.plan)), self.considered[:, 0]]
+        remainder = torch.cat([followed[:, 1:], followed[:, -1:]], dim=1)
         return replace(self, remainder=remainder, has_remainder=~is_first)
 
 
@@ -126,7 +127,9 @@ class GumbelSearch(SequencePlanner[GumbelConfig, Arms]):
         )
 
     def _num_frames_to_begin(self, model: Model) -> int:
-        return 0 if model.policy is None else (model.num_actions or 0) * self.config.horizon
+        if model.policy is None:
+            return 0
+        return check_discrete(model, "GumbelSearch") * (self.config.horizon - 1)
 
     def _draw(self, arms: Arms, iteration: int) -> Int[Tensor, "B N T"]:
         num_open = arms.considered.shape[1]

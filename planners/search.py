@@ -245,12 +245,18 @@ def check_box(model: Model, name: str) -> Float[Tensor, "two dims"]:
     """Return the bounds of a model whose actions are vectors.
 
     Raises:
-        PlannerError: its actions are discrete.
+        PlannerError: its actions are discrete, or a bound is infinite or no lower than the other.
     """
     if model.action_bounds is None:
         raise PlannerError(
             f"{name} plans action vectors, and this model's actions are discrete (action_bounds "
             "is None). Plan with CEM or CategoricalMPPI, or give the model bounds"
+        )
+    low, high = model.action_bounds
+    if not (model.action_bounds.isfinite().all() and (low < high).all()):
+        raise PlannerError(
+            f"action_bounds must be finite, and each lower bound below its upper one, got "
+            f"{low.tolist()} and {high.tolist()}. Give the model the range to draw actions from"
         )
     return model.action_bounds
 

@@ -4,6 +4,8 @@ import re
 import pytest
 
 from genie_gym.cli import main
+from genie_gym.envs.replay import world_hash
+from genie_gym.models.bundle import load_world, read_card, save_bundle
 
 
 def run(*arguments):
@@ -42,6 +44,21 @@ def test_the_world_serves_as_model_wherever_it_plays(env, pipeline, capsys, tmp_
     assert game["num_rejected"] == 0 and game["seconds_per_decision"] > 0
     assert results["settings"]["planner_config"]["horizon"] == 3
     assert results["settings"]["env"] == env
+    assert results["world_hash"] == world_hash(load_world(pipeline.bundle))
+    assert [path.name for path in out.parent.iterdir()] == ["plan.json"]
+
+
+def test_a_game_is_the_same_whatever_was_played_before_it(pipeline, tmp_path):
+    games = {}
+    for name, flags in {"both": ("--episodes=2", "--seed=4"), "second": ("--seed=5",)}.items():
+        out = tmp_path / name
+        flags = (*flags, "--env=world", "--max-steps=3", "--out", out)
+        assert run("--world", pipeline.bundle, *SMALL, *flags) == 0
+        games[name] = json.loads(out.read_text())["games"]
+        del games[name][-1]["seconds_per_decision"]
+    assert len(games["both"]) == 2 and games["both"][1] == games["second"][0]
+    # Cut at the limit of steps, it has not been played to its end.
+    assert games["both"][1]["num_decisions"] == 3 and not games["both"][1]["is_over"]
 
 
 def test_a_run_stops_at_its_last_decision_whatever_games_are_left(pipeline, tmp_path):
@@ -68,6 +85,7 @@ def test_a_seed_plays_the_same_game_twice(pipeline, tmp_path):
     [
         (["--episodes=0"], "--episodes must be at least 1, got 0"),
         (["--max-decisions=0"], "--max-decisions must be at least 1, got 0"),
+        (["--max-steps=0"], "--max-steps must be at least 1, got 0"),
         (["--oracle", "--env=world"], "it needs --env real, not world"),
         (["--horizon=0"], "horizon must be at least 1, got 0"),
         (["--budget-frames=0"], "budget_frames must hold at least one plan of horizon=12 steps"),
@@ -82,8 +100,6 @@ def test_a_setting_is_refused_in_one_line(flags, text, pipeline, capsys):
 
 
 def test_a_world_without_rewards_is_refused_with_the_cure(pipeline, capsys, tmp_path):
-    from genie_gym.models.bundle import load_world, read_card, save_bundle
-
     world = load_world(pipeline.bundle)
     card = read_card(pipeline.bundle)
     rest = {key: card[key] for key in card if key not in ("bundle_version", "parts", "config")}

@@ -25,10 +25,11 @@ class WorldRollout(NamedTuple):
 class WorldModel:
     """A world from some states on; rolling out decodes no pixels and moves nothing.
 
+    Frames take their likeliest tokens: nothing is drawn, so each root is rolled out as if alone.
+
     Args:
         world: a trained world with a reward model.
         state: the roots.
-        generator: draws tokens; without one the likeliest are taken.
         num_maskgit_steps: refinement steps a frame; planning gets by with few.
         policy: chances of the actions in each state, which planners may draw candidates from.
         value: what is still to be earned in each state, which planners add to the end of a plan.
@@ -41,7 +42,6 @@ class WorldModel:
         world: World,
         state: WorldState,
         *,
-        generator: torch.Generator | None = None,
         num_maskgit_steps: int | None = None,
         policy: Callable[[WorldState], Float[Tensor, "rows actions"]] | None = None,
         value: Callable[[WorldState], Float[Tensor, " rows"]] | None = None,
@@ -52,7 +52,6 @@ class WorldModel:
         self.value = value
         self._world = world
         self._state = state
-        self._generator = generator
         self._num_maskgit_steps = num_maskgit_steps
 
     def snapshot(self) -> WorldState:
@@ -88,7 +87,7 @@ class WorldModel:
     ) -> tuple[WorldState, Float[Tensor, " rows"], Float[Tensor, " rows"]]:
         """Return the next states, the expected rewards, and the chances that the games go on."""
         state, reward, terminated_prob = self._world.step(
-            state, actions, self._generator, num_maskgit_steps=self._num_maskgit_steps
+            state, actions, num_maskgit_steps=self._num_maskgit_steps
         )
         return state, reward, 1 - terminated_prob
 

@@ -5,7 +5,7 @@ import torch
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from planners import CEM, CEMConfig, MPCAgent
+from planners import CEM, CEMConfig, MPCAgent, PlannerError
 
 SETTINGS = {"horizon": 4, "num_samples": 24, "num_iterations": 3}
 
@@ -81,6 +81,19 @@ def test_a_seed_plays_the_same_game_twice(make_agent):
         return taken
 
     assert play() == play()
+
+
+def test_a_model_that_rejects_every_plan_of_a_game_is_an_error(toys):
+    class HalfBroken(toys["Bandit"]):
+        def earn(self, root, actions):
+            reward, continuation = super().earn(root, actions)
+            return reward.masked_fill(root == 1, torch.nan), continuation
+
+    planner = CEM(CEMConfig(**SETTINGS), generator=torch.Generator().manual_seed(0))
+    agent = MPCAgent(planner, lambda *_: HalfBroken(roots=(0, 1)), obs_shape=(1,))
+    text = r"no plan of games \[1\] has a finite score \(candidates rejected: \[72\]\)"
+    with pytest.raises(PlannerError, match=text):
+        agent.predict(np.array([[0], [1]]))
 
 
 class CodeEnv(gym.Env):

@@ -1,5 +1,7 @@
 """What is CEM's own, and what it shares with MPPI and random shooting for discrete actions."""
 
+import math
+
 import pytest
 import torch
 
@@ -172,8 +174,8 @@ def test_the_policy_proposes_candidates_of_the_first_iteration(toys):
     assert first[:, 4:6].tolist() == [[[1] * 5] * 2, [[0] * 5] * 2]
     assert model.policy.num_asked == 5
     assert second.shape == (2, 9, 5)
-    # The steps that the policy took are part of the cost.
-    assert plan.num_frames == 5 * (9 + 9 + 2)
+    # The steps that the policy took are part of the cost; where its last ones lead is not asked.
+    assert plan.num_frames == 5 * (9 + 9) + 4 * 2
 
 
 def test_policy_plans_of_many_roots_are_those_of_each_alone(toys):
@@ -193,7 +195,8 @@ def test_policy_plans_of_many_roots_are_those_of_each_alone(toys):
     [
         ({"repeat_prob": 1.5}, r"repeat_prob must lie in \[0, 1\], got 1.5"),
         ({"momentum": -0.1}, r"momentum must lie in \[0, 1\], got -0.1"),
-        ({"min_prob": -0.1}, "min_prob must be at least 0, got -0.1"),
+        ({"min_prob": -0.1}, r"min_prob must lie in \[0, 1\], got -0.1"),
+        ({"min_prob": math.nan}, r"min_prob must lie in \[0, 1\], got nan"),
         ({"num_elites": 0}, r"num_elites must lie in \[1, num_samples=64\], got 0"),
         ({"num_kept": 60, "num_policy_samples": 4}, "num_samples must exceed .* got 64, 60 and 4"),
         ({"num_kept": -1}, "num_kept and num_policy_samples must be at least 0, got -1 and 0"),
@@ -225,7 +228,7 @@ def test_a_budget_that_the_policy_eats_up_is_refused(toys):
     model.policy = Advised()
     for budget in (40, 20):
         with pytest.raises(
-            PlannerError, match=f"36 frames leave nothing of budget_frames={budget}"
+            PlannerError, match=f"33 frames leave nothing of budget_frames={budget}"
         ):
             cem(horizon=12, num_policy_samples=3, budget_frames=budget).plan(model)
 

@@ -1,5 +1,7 @@
 """Planners of action vectors."""
 
+import math
+
 import pytest
 import torch
 
@@ -112,6 +114,15 @@ def test_discrete_actions_are_refused_with_the_planners_that_take_them(name, toy
         make(name).plan(toys["Bandit"]())
 
 
+@pytest.mark.parametrize("high", [math.inf, math.nan, -1.0])
+def test_bounds_that_hold_no_range_are_refused(name, high, toys):
+    class Odd(toys["Point"]):
+        action_bounds = torch.tensor([[-1.0, -0.5], [1.0, high]])
+
+    with pytest.raises(PlannerError, match=r"each lower bound below its upper one, got \[-1.0, "):
+        make(name).plan(Odd())
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -120,6 +131,9 @@ def test_discrete_actions_are_refused_with_the_planners_that_take_them(name, toy
         ({"min_std": 0.6}, r"min_std must lie in \[0, first_std\], got 0.6 and 0.5"),
         ({"num_kept": 64}, r"num_kept must lie in \[0, num_samples\), got 64 and 64"),
         ({"momentum": 2.0}, r"momentum must lie in \[0, 1\], got 2.0"),
+        ({"first_std": 0.0, "min_std": 0.0}, "first_std must be a finite number above 0, got 0.0"),
+        ({"min_std": math.nan}, r"min_std must lie in \[0, first_std\], got nan and 0.5"),
+        ({"noise_exponent": math.nan}, r"noise_exponent must lie in \[0, 4\], got nan"),
     ],
 )
 def test_settings_out_of_range_are_refused(name, changes, text):
