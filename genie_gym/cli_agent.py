@@ -117,10 +117,10 @@ def evaluate(options: argparse.Namespace) -> None:
     """Let a policy play full games; print its mean return and write all figures."""
     from tqdm import tqdm
 
-    from genie_gym.agents.files import write_text
     from genie_gym.agents.games import play_imagined, play_real
     from genie_gym.agents.policy import load_policy
     from genie_gym.envs.slots import WorldEnvConfig
+    from genie_gym.files import write_text
 
     if options.env == "world" and options.sticky:
         raise ConfigError("sticky must be 0 with --env world: only the emulator repeats actions")

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -75,6 +74,7 @@ def plan(options: argparse.Namespace) -> None:
     """Play, and print what each game brought and what deciding took."""
     from genie_gym.envs.replay import world_hash
     from genie_gym.errors import ConfigError
+    from genie_gym.files import write_text
     from planners import PlannerError
 
     for name in ("episodes", "max_decisions", "max_steps"):
@@ -94,19 +94,11 @@ def plan(options: argparse.Namespace) -> None:
         for game in play(env, agent, options.seed, options.episodes, options.max_decisions):
             results["games"].append(asdict(game))
             if options.out:
-                write_results(options.out, results)
+                write_text(options.out, json.dumps(results, indent=2, default=str) + "\n")
     except PlannerError as error:
         raise ConfigError(str(error)) from error
     if options.out:
         print(f"wrote {options.out}")
-
-
-def write_results(path: Path, results: dict[str, Any]) -> None:
-    """Write them as JSON; the file is whole at any time, whatever stops the run."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(results, indent=2, default=str) + "\n")
-    os.replace(temporary, path)
 
 
 def make_planner(options: argparse.Namespace) -> "SequencePlanner[Any, Any]":

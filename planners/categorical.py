@@ -10,6 +10,7 @@ from torch import Tensor
 
 from planners.errors import PlannerError
 from planners.protocol import Model, StateLike
+from planners.scoring import best_plans
 from planners.search import SearchConfig, SequencePlanner, check_actions, check_discrete
 
 
@@ -130,8 +131,7 @@ class CategoricalPlanner(
         proposal, num_kept = replace(proposal, seeds=proposal.seeds[:, :0]), self.config.num_kept
         if candidates.shape[1] < num_kept:
             return proposal
-        order = scores.sort(dim=1, descending=True, stable=True).indices[:, :num_kept]
-        kept = candidates[torch.arange(len(order))[:, None], order]
+        kept = best_plans(candidates, scores, num_kept)
         return replace(proposal, kept=kept, has_kept=torch.ones_like(proposal.has_kept))
 
 

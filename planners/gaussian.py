@@ -12,6 +12,7 @@ from torch import Tensor
 
 from planners.errors import PlannerError
 from planners.protocol import Model
+from planners.scoring import best_plans
 from planners.search import SearchConfig, SequencePlanner, check_box
 
 
@@ -144,8 +145,7 @@ class GaussianPlanner(SequencePlanner[GaussianConfigT, Gaussian]):
         )
         if candidates.shape[1] < config.num_kept:
             return proposal
-        order = scores.sort(dim=1, descending=True, stable=True).indices[:, : config.num_kept]
-        kept = candidates[torch.arange(len(order))[:, None], order]
+        kept = best_plans(candidates, scores, config.num_kept)
         return replace(proposal, kept=kept, has_kept=torch.ones_like(proposal.has_kept))
 
 

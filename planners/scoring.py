@@ -2,7 +2,7 @@
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from planners.protocol import RolloutLike, Value
@@ -50,3 +50,11 @@ def _normalised(weights: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
     """Divide by the sum; a root without any candidate that counts lets all of them count."""
     total = weights.sum(dim=1, keepdim=True)
     return torch.where(total > 0, weights / total, 1 / weights.shape[1])
+
+
+def best_plans(
+    candidates: Shaped[Tensor, "B N *plan"], scores: Float[Tensor, "B N"], count: int
+) -> Shaped[Tensor, "B count *plan"]:
+    """Return the plans that scored best at each root, the best first; of equals the earlier."""
+    order = scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
+    return candidates[torch.arange(len(order))[:, None], order]

@@ -15,11 +15,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecMonitor
 from torch import Tensor
 
-from genie_gym.agents.files import replacing
 from genie_gym.agents.observations import GreyFrameStack
 from genie_gym.envs.sb3_vec_env import GenieWorldSB3VecEnv
 from genie_gym.envs.slots import SlotsState
 from genie_gym.errors import DataError
+from genie_gym.files import replacing
 from genie_gym.nn.draws import Streams
 
 CHECKPOINT_VERSION = 1

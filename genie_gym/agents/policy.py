@@ -18,10 +18,10 @@ from torch import Tensor
 
 from genie_gym.agents.algorithms import make_policy
 from genie_gym.agents.config import NetworkConfig
-from genie_gym.agents.files import replacing
 from genie_gym.agents.observations import begin_stack, grey, push
 from genie_gym.config import from_dict, to_dict
 from genie_gym.errors import ConfigError, PolicyError
+from genie_gym.files import replacing
 from genie_gym.models.bundle import PACKAGED_WORLDS, choose_device
 
 POLICY_VERSION = 1

@@ -11,9 +11,9 @@ from tqdm import tqdm
 
 from genie_gym.agents.checkpoint import Checkpoints, Training
 from genie_gym.agents.config import AgentConfig
-from genie_gym.agents.files import write_text
 from genie_gym.agents.games import OPENING_STEPS, play_imagined, play_real
 from genie_gym.agents.policy import RUN_SUBFOLDER, PolicyCard, load_policy, save_policy
+from genie_gym.files import write_text
 
 CHECK_SEED = 1_000_000
 """First seed of the games of a check; far from those that results are reported on."""

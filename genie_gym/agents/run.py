@@ -21,7 +21,6 @@ from tqdm import tqdm
 from genie_gym.agents.algorithms import make_model
 from genie_gym.agents.checkpoint import Checkpoints, Training
 from genie_gym.agents.config import AgentConfig
-from genie_gym.agents.files import write_text
 from genie_gym.agents.observations import GreyFrameStack
 from genie_gym.agents.policy import RUN_SUBFOLDER, PolicyCard
 from genie_gym.agents.progress import RunCallback
@@ -29,6 +28,7 @@ from genie_gym.config import from_dict, load_yaml, to_dict
 from genie_gym.envs.replay import world_hash
 from genie_gym.envs.sb3_vec_env import GenieWorldSB3VecEnv
 from genie_gym.errors import DataError, WorldError
+from genie_gym.files import write_text
 
 CONFIG_FILE = "config.yaml"
 

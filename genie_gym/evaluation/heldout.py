@@ -5,7 +5,6 @@ actions. Contexts are drawn uniformly from all play.
 """
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from genie_gym.evaluation.rollout import (
     why_no_rollouts,
 )
 from genie_gym.evaluation.scaling import scaling
+from genie_gym.files import write_text
 from genie_gym.models.world import World
 
 NEED_ROLLOUTS = ("prediction", "objects", "rewards", "distances")
@@ -105,10 +105,7 @@ def evaluate(
 
 
 def _write_json(report: Report, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / ".report.json.part"
-    temporary.write_text(json.dumps(report, indent=2, allow_nan=False))
-    os.replace(temporary, folder / "report.json")
+    write_text(folder / "report.json", json.dumps(report, indent=2, allow_nan=False))
 
 
 def draw_rollouts(

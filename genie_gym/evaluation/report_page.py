@@ -4,7 +4,6 @@ Every text goes through `escape`: names come from recordings and bundles that an
 """
 
 import base64
-import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.metadata import version
@@ -19,6 +18,7 @@ from genie_gym.evaluation.pictures import Picture
 from genie_gym.evaluation.report_tables import bars_table, render
 from genie_gym.evaluation.report_text import SECTIONS, STYLE
 from genie_gym.evaluation.section_charts import find_charts, in_words
+from genie_gym.files import write_text
 from genie_gym.models.world import World
 
 MAX_INLINE_BYTES = 5_000_000
@@ -42,11 +42,8 @@ def write_report(
         world: what was measured.
         pictures: what `write_pictures` wrote, into the same folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.html"
-    temporary = path.with_name(".report.html.part")
-    temporary.write_text(_page(report, world, pictures), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, _page(report, world, pictures))
     return path
 
 

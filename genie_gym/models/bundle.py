@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from genie_gym.config import from_dict, load_yaml, to_dict
 from genie_gym.errors import ConfigError, DeviceError, WorldError, did_you_mean
+from genie_gym.files import write_text
 from genie_gym.games import GAMES
 from genie_gym.models.stack import STAGES, GenieStack, StackConfig
 from genie_gym.models.state import Starts
@@ -206,9 +207,7 @@ def choose_device(device: str) -> torch.device:
 
 
 def _write_card(card: dict[str, Any], path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(yaml.safe_dump(card, sort_keys=False))
-    os.replace(temporary, path)
+    write_text(path, yaml.safe_dump(card, sort_keys=False))
 
 
 def _load_weights(stack: GenieStack, parts: frozenset[str], path: Path) -> None:

@@ -12,7 +12,6 @@ runs/pong/
 """
 
 import json
-import os
 import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from tqdm import tqdm
 
 from genie_gym.config import from_dict, load_yaml, to_dict
 from genie_gym.errors import DataError
+from genie_gym.files import replacing, write_text
 from genie_gym.models.stack import STAGES, GenieStack, StackConfig
 from genie_gym.models.tokenizer import Metrics
 from genie_gym.models.world import World
@@ -75,7 +75,7 @@ class RunFolder:
         if not resume:
             for stage in REPLACEABLE.intersection(stages):
                 shutil.rmtree(self.path / stage, ignore_errors=True)
-        _write_atomically(file, yaml.safe_dump(to_dict(config), sort_keys=False))
+        write_text(file, yaml.safe_dump(to_dict(config), sort_keys=False))
 
     def _check_same_stack(
         self, old: StackConfig, new: StackConfig, may_differ: Collection[str]
@@ -270,16 +270,9 @@ def _write_data_card(run: RunFolder, data: TrainingData) -> None:
         "fingerprint": data.fingerprint,
         "attributes": attributes,
     }
-    _write_atomically(run.path / "data.yaml", yaml.safe_dump(card, sort_keys=False))
+    write_text(run.path / "data.yaml", yaml.safe_dump(card, sort_keys=False))
 
 
 def _save_weights(module: nn.Module, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    save_file({name: x.contiguous() for name, x in module.state_dict().items()}, temporary)
-    os.replace(temporary, path)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    with replacing(path) as part:
+        save_file({name: x.contiguous() for name, x in module.state_dict().items()}, part)

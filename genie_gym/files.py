@@ -18,4 +18,4 @@ def write_text(file: Path, text: str) -> None:
     """Write a text file, all of it or nothing; its folder is made where it is not there."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as part:
-        part.write_text(text)
+        part.write_text(text, encoding="utf-8")
