@@ -199,7 +199,13 @@ def collect(options: argparse.Namespace) -> None:
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True, help="YAML, see configs/")
-    parser.add_argument("--data", type=Path, required=True, help="recording to learn from")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        action="append",
+        required=True,
+        help="recording to learn from; give it again for each further one",
+    )
     parser.add_argument("--out", type=Path, required=True, help="run folder")
     parser.add_argument(
         "--stage",
@@ -254,7 +260,9 @@ def train(options: argparse.Namespace) -> None:
 def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--out", type=Path, required=True, help="folder of the bundle")
-    parser.add_argument("--data", type=Path, help="the run's recording, if it has moved")
+    parser.add_argument(
+        "--data", type=Path, action="append", help="the run's recordings, if they have moved"
+    )
 
 
 def export(options: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
 """Reading recordings, HDF5 format version 1, and foreign files that hold only frames."""
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,15 +102,35 @@ class Recording:
         path = Path(path)
         shards = list_shards(path)
         layouts = [read_layout(shard, may_lack) for shard in shards]
-        for shard, layout in zip(shards, layouts, strict=True):
-            if layout.kind != layouts[0].kind:
-                raise DataError(
-                    f"{shard} holds {layout.kind}, but {shards[0]} holds "
-                    f"{layouts[0].kind}. Shards of one recording have the same shapes: put this "
-                    "file into a folder of its own"
-                )
+        _check_kinds(shards, layouts, "put this file into a folder of its own")
         _check_manifest(path, shards, layouts)
         return cls(path, shards, layouts)
+
+    @classmethod
+    def join(cls, recordings: Sequence["Recording"]) -> "Recording":
+        """Return one recording of all episodes of several ones of the same game, in order.
+
+        Its episodes are numbered anew; its path and attributes are those of the first.
+
+        Raises:
+            DataError: their shapes, games or actions differ.
+        """
+        first = recordings[0]
+        if len(recordings) == 1:
+            return first
+        shards = [shard for recording in recordings for shard in recording.shards]
+        layouts = [layout for recording in recordings for layout in recording._layouts]
+        _check_kinds(shards, layouts, "use this recording alone")
+        for other in recordings[1:]:
+            if other._game != first._game:
+                raise DataError(
+                    f"{other.path} is of {other._game}, but {first.path} is of {first._game}. "
+                    "Recordings that are used together have the same game and actions"
+                )
+        joined = cls(first.path, shards, layouts)
+        numbered = enumerate(joined.episodes)
+        joined.episodes = [replace(episode, episode_id=index) for index, episode in numbered]
+        return joined
 
     @property
     def num_frames(self) -> int:
@@ -142,6 +162,10 @@ class Recording:
         """Name of each action; None if the file does not say."""
         meanings = self.attributes.get("action_meanings")
         return None if meanings is None else [str(meaning) for meaning in meanings]
+
+    @property
+    def _game(self) -> tuple[object, list[str] | None]:
+        return self.attributes.get("env_id"), self.action_meanings
 
     def load(self, *, in_memory: bool = True) -> Rows:
         """Read all rows into memory, shard by shard: 12 KiB per 64x64 frame.
@@ -247,6 +271,15 @@ class Recording:
     def _episode_ids(self) -> Int64[np.ndarray, " rows"]:
         ids = [episode.episode_id for episode in self.episodes]
         return np.repeat(np.array(ids, np.int64), [episode.length for episode in self.episodes])
+
+
+def _check_kinds(shards: list[Path], layouts: list[Layout], cure: str) -> None:
+    for shard, layout in zip(shards, layouts, strict=True):
+        if layout.kind != layouts[0].kind:
+            raise DataError(
+                f"{shard} holds {layout.kind}, but {shards[0]} holds {layouts[0].kind}. Shards of "
+                f"one recording have the same shapes: {cure}"
+            )
 
 
 def _check_manifest(path: Path, shards: list[Path], layouts: list[Layout]) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,38 +29,43 @@ class TokenRows:
 
 
 class TrainingData:
-    """A recording whose episodes are split into training and validation ones."""
+    """Recordings whose episodes are split into training and validation ones."""
 
     def __init__(
         self,
-        path: Path,
+        paths: Path | Sequence[Path],
         config: StackConfig,
         *,
         validation_share: float,
         memory_gib: float = math.inf,
     ) -> None:
-        """Load a recording into memory, or leave its frames on disk if they take more GiB.
+        """Load recordings into memory, or leave their frames on disk if they take more GiB.
 
         Raises:
-            DataError: the recording is missing or damaged, or holds no actions.
-            ConfigError: its frames or actions are not those of the config.
+            DataError: a recording is missing or damaged, or holds no actions, or two differ.
+            ConfigError: their frames or actions are not those of the config.
         """
-        recording = Recording.open(path)
-        _check_fits(recording, config, path)
-        self.path = path
+        self.paths = [paths] if isinstance(paths, Path) else list(paths)
+        recording = Recording.join([Recording.open(path) for path in self.paths])
+        _check_fits(recording, config, self.name)
         self.recording = recording
         num_bytes = recording.num_frames * math.prod(recording.frame_shape)
         self.rows: Rows = recording.load(in_memory=num_bytes <= memory_gib * 2**30)
         num_validation = max(1, round(validation_share * recording.num_episodes))
         if num_validation >= recording.num_episodes:
             raise DataError(
-                f"{path} holds {recording.num_episodes} episode(s); training needs at least 2, so "
+                f"{self.name} holds {recording.num_episodes} episode(s); training needs at least 2, so "
                 "that one can be kept for validation. Record more steps"
             )
         # Spread over the whole recording, so that every kind of policy is among them.
         chosen = np.linspace(0, recording.num_episodes - 1, num_validation).round().astype(int)
         validation_ids = [recording.episodes[index].episode_id for index in chosen]
         self.is_validation = np.isin(self.rows.episode_ids, validation_ids)
+
+    @property
+    def name(self) -> str:
+        """The recordings' paths, as messages name them."""
+        return ", ".join(map(str, self.paths))
 
     @property
     def fingerprint(self) -> str:
@@ -123,7 +129,7 @@ class Windows:
         starts = starts[self.data.is_validation[starts] == is_validation]
         if len(starts) == 0:
             raise DataError(
-                f"{self.data.path}: no {'validation' if is_validation else 'training'} episode has "
+                f"{self.data.name}: no {'validation' if is_validation else 'training'} episode has "
                 f"{span} frames. Record longer episodes, or lower clip_length or augment.max_stride"
             )
         return starts
@@ -142,15 +148,15 @@ class Windows:
         return Batch(tokens=frames.long(), latent_actions=latent_actions.long(), **between)
 
 
-def _check_fits(recording: Recording, config: StackConfig, path: Path) -> None:
+def _check_fits(recording: Recording, config: StackConfig, name: str) -> None:
     expected = (config.height, config.width, 3)
     if recording.frame_shape != expected:
         raise ConfigError(
-            f"{path} holds frames of shape {recording.frame_shape}, but stack.height and "
+            f"{name} holds frames of shape {recording.frame_shape}, but stack.height and "
             f"stack.width make {expected}. Set them to the recording's size"
         )
     if not recording.has_actions or recording.action_meanings is None:
-        raise DataError(f"{path} is a video without actions; train from a recording of a game")
+        raise DataError(f"{name} is a video without actions; train from a recording of a game")
     if "env_id" not in recording.attributes:
         raise DataError(
             f"{recording.shards[0]} has no attribute 'env_id', which names its game. Add it, such "
@@ -159,11 +165,11 @@ def _check_fits(recording: Recording, config: StackConfig, path: Path) -> None:
     game = game_of(str(recording.attributes["env_id"]))
     if game != game_of(config.game):
         raise ConfigError(
-            f"{path} was recorded in {game}, but stack.game is {config.game!r}. Set it to {game!r}"
+            f"{name} was recorded in {game}, but stack.game is {config.game!r}. Set it to {game!r}"
         )
     if len(recording.action_meanings) != config.num_actions:
         raise ConfigError(
-            f"{path} was recorded with {len(recording.action_meanings)} actions, but "
+            f"{name} was recorded with {len(recording.action_meanings)} actions, but "
             f"stack.num_actions is {config.num_actions}. Set it to "
             f"{len(recording.action_meanings)}"
         )

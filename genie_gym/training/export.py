@@ -1,6 +1,7 @@
 """A finished run becomes a world bundle, with start contexts from its validation episodes."""
 
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,16 @@ CALM = 8
 """Steps after a start context that hold no reward and no end, so that play begins in a rally."""
 
 
-def export(run_path: Path, out: Path, data_path: Path | None = None) -> Path:
+def export(run_path: Path, out: Path, data_paths: Path | Sequence[Path] | None = None) -> Path:
     """Write the bundle of a run; return its folder.
 
     Args:
         run_path: folder that `genie-gym train` filled.
         out: folder of the bundle.
-        data_path: the recording the run was trained on, if it has moved.
+        data_paths: the recordings the run was trained on, if they have moved.
 
     Raises:
-        DataError: the folder holds no run, or its recording is gone or does not say what the card
+        DataError: the folder holds no run, or a recording is gone or does not say what the card
             of a world states.
         WorldError: a part that every world needs is not trained yet.
     """
@@ -47,20 +48,20 @@ def export(run_path: Path, out: Path, data_path: Path | None = None) -> Path:
         )
     data_card = load_yaml(run_path / "data.yaml")
     data = TrainingData(
-        data_path or Path(data_card["path"]),
+        data_paths or [Path(path) for path in data_card["paths"]],
         config.stack,
         validation_share=config.validation_share,
         memory_gib=config.memory_gib,
     )
     if data.fingerprint != data_card["fingerprint"]:
         raise DataError(
-            f"{data.path} is not the recording {run_path} was trained on (fingerprint "
+            f"{data.name} is not what {run_path} was trained on (fingerprint "
             f"{data.fingerprint}, wanted {data_card['fingerprint']}). Name it with --data"
         )
     attributes = data_card["attributes"]
     if missing := [key for key in NEEDED_ATTRIBUTES if key not in attributes]:
         raise DataError(
-            f"{data.path} has no attributes {missing}, and the card of a world states them. Add "
+            f"{data.name} has no attributes {missing}, and the card of a world states them. Add "
             f"them below 'attributes' in {run_path / 'data.yaml'}"
         )
 
@@ -102,7 +103,7 @@ def choose_starts(config: RunConfig, data: TrainingData, stack: GenieStack, cach
     rows = starts[:, None] + np.arange(config.start_length + CALM - 1)
     starts = starts[(rewards[rows] == 0).all(axis=1)]
     if len(starts) == 0:
-        raise DataError(f"{data.path}: no validation episode has a calm stretch to start from")
+        raise DataError(f"{data.name}: no validation episode has a calm stretch to start from")
     rng = np.random.default_rng(config.seed)
     chosen = np.sort(rng.choice(starts, min(config.num_starts, len(starts)), replace=False))
     rows = chosen[:, None] + np.arange(config.start_length)

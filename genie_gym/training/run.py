@@ -2,8 +2,8 @@
 
 runs/pong/
     config.yaml                what was asked for
-    data.yaml                  which recording, and what it says of itself
-    tokens.safetensors         the recording as tokens and latent actions (a cache)
+    data.yaml                  which recordings, and what the first says of itself
+    tokens.safetensors         the recordings as tokens and latent actions (a cache)
     tokenizer/  lam/  dynamics/  reward/  action_map/
         weights.safetensors    the finished part
         metrics.jsonl          one line a logged step, with the warnings printed at it
@@ -146,7 +146,7 @@ class RunFolder:
 
 def run_training(
     config: RunConfig,
-    data_path: Path,
+    data_paths: Path | Sequence[Path],
     out: Path,
     *,
     stages: Sequence[str] = STAGES,
@@ -158,7 +158,7 @@ def run_training(
 
     Args:
         config: what to train.
-        data_path: recording to learn from.
+        data_paths: recordings to learn from.
         out: the run folder.
         stages: parts to train.
         resume: whether to go on from the newest checkpoints of a run.
@@ -167,12 +167,12 @@ def run_training(
 
     Raises:
         ConfigError: `init_from` has no such part, or one of another shape.
-        DataError: the recording or the run folder does not fit, or an earlier stage is missing.
+        DataError: a recording or the run folder does not fit, or an earlier stage is missing.
         DivergedError: a loss is not finite.
     """
     run = RunFolder(out)
     data = TrainingData(
-        data_path,
+        data_paths,
         config.stack,
         validation_share=config.validation_share,
         memory_gib=config.memory_gib,
@@ -264,7 +264,7 @@ def _write_data_card(run: RunFolder, data: TrainingData) -> None:
         for key, value in data.recording.attributes.items()
     }
     card = {
-        "path": str(data.path),
+        "paths": list(map(str, data.paths)),
         "num_frames": data.recording.num_frames,
         "num_episodes": data.recording.num_episodes,
         "fingerprint": data.fingerprint,

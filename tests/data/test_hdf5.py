@@ -87,6 +87,18 @@ def test_episodes_know_where_they_lie_and_who_played(folder):
     )
 
 
+def test_recordings_of_other_actions_are_not_joined(folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    shutil.copytree(folder, other, dirs_exist_ok=True)
+    (other / "manifest.json").unlink()
+    for shard in find_shards(other):
+        with h5py.File(shard, "r+") as file:
+            file.attrs["action_meanings"] = ["NOOP", "UP"]
+    text = "'UP'.*, but .* is of .*'FIRE'.* have the same game and actions"
+    with pytest.raises(DataError, match=text):
+        Recording.join([Recording.open(folder), Recording.open(other)])
+
+
 def test_attributes_come_back_as_plain_values(folder):
     recording = Recording.open(folder)
     assert recording.attributes["sticky"] == 0.25

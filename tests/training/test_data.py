@@ -76,6 +76,18 @@ def test_a_clip_of_tokens_holds_no_frames(data):
     assert clip.latent_actions[0].tolist() == [start, start + 1]
 
 
+def test_several_recordings_are_one_after_the_other(config, data, pipeline, other_data):
+    both = TrainingData(
+        [pipeline.recording, *other_data.paths], config.stack, validation_share=0.2
+    )
+    for column in ("frames", "actions", "rewards", "terminations"):
+        parts = [getattr(one.rows, column) for one in (data, other_data)]
+        np.testing.assert_array_equal(getattr(both.rows, column), np.concatenate(parts))
+    num_episodes = data.recording.num_episodes + other_data.recording.num_episodes
+    assert np.unique(both.rows.episode_ids).tolist() == list(range(num_episodes))
+    assert {data.fingerprint, other_data.fingerprint}.isdisjoint({both.fingerprint})
+
+
 def test_a_clip_longer_than_every_episode_is_refused(data):
     with pytest.raises(DataError, match="windows of 9999 frames do not fit"):
         Windows(data, 9999)

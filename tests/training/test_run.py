@@ -100,7 +100,7 @@ def test_stages_can_be_trained_one_by_one(recording, config, tmp_path):
     few = replace(config.stack, action_map=ActionMapConfig(num_labels=20))
     settings = {"config": replace(shorten(config), stack=few), "device": CPU}
     for count, stage in enumerate(STAGES, 1):
-        run = run_training(data_path=recording, out=tmp_path, stages=[stage], **settings)
+        run = run_training(data_paths=recording, out=tmp_path, stages=[stage], **settings)
         assert run.finished_stages() == list(STAGES[:count])
 
 
@@ -125,7 +125,7 @@ def test_resuming_a_finished_run_changes_no_weights(recording, config, tmp_path)
 def test_a_run_folder_says_what_was_asked_for_and_from_which_recording(pipeline, config):
     assert RunFolder(pipeline.run).read_config() == config
     card = yaml.safe_load((pipeline.run / "data.yaml").read_text())
-    assert card["path"] == str(pipeline.recording)
+    assert card["paths"] == [str(pipeline.recording)]
     assert card["attributes"]["env_id"] == "ALE/Pong-v5"
 
 
@@ -153,7 +153,7 @@ def test_an_export_needs_the_parts_that_every_world_needs(pipeline, tmp_path):
 
 def test_an_export_refuses_another_recording(pipeline, tmp_path):
     record("Pong", tmp_path / "other", steps=60, max_episode_steps=30, seed=9, progress=False)
-    with pytest.raises(DataError, match=r"is not the recording .* was trained on"):
+    with pytest.raises(DataError, match=r"is not what .* was trained on"):
         export(pipeline.run, tmp_path / "bundle", tmp_path / "other")
     assert not (tmp_path / "bundle").exists()
 
