@@ -33,7 +33,7 @@ def test_collect_records_the_steps_asked_for(pipeline):
 
 def test_train_leaves_every_stage_finished_with_its_log(pipeline):
     assert "finished stages" in pipeline.output and ", ".join(STAGES) in pipeline.output
-    assert not list(pipeline.run.rglob("*.part"))
+    assert not list(pipeline.run.rglob("*.part*"))
     for stage in STAGES:
         folder = pipeline.run / stage
         assert (folder / "weights.safetensors").is_file()
@@ -103,7 +103,7 @@ def test_evaluate_writes_a_report(pipeline, held_out, tmp_path, capsys):
     figures = read_card(bundle)["figures"]
     assert figures["data"] == report["data"]
     assert {name: row["value"] for name, row in figures["bars"].items()} == bars
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob("*.part*"))
 
 
 def test_the_world_is_a_gymnasium_environment(pipeline):

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from genie_gym.config import from_dict, to_dict
 from genie_gym.envs.slots import WorldEnvConfig
 from genie_gym.envs.world_env import ActionIndex, GenieWorldEnv
 from genie_gym.errors import ConfigError, DataError, WorldError
+from genie_gym.files import write_text
 from genie_gym.models.world import World
 
 REPLAY_VERSION = 2
@@ -115,14 +115,7 @@ def world_hash(world: World) -> str:
 
 def save_replay(path: str | Path, replay: Replay) -> None:
     """Write an episode as JSON; the file appears under its name only when it is whole."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(to_dict(replay), indent=1) + "\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(Path(path), json.dumps(to_dict(replay), indent=1) + "\n")
 
 
 def load_replay(path: str | Path) -> Replay:

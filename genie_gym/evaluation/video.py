@@ -5,9 +5,7 @@ Videos go through imageio, because moviepy 2.2.1 loses the last frame of many le
 decode as 99); h264 in yuv420p, because some browsers show nothing else, hence even sizes.
 """
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from jaxtyping import Shaped, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from genie_gym.errors import ConfigError, DataError
+from genie_gym.files import replacing
 
 _SHEET_GAP = 4
 _LABEL_HEIGHT = 14
@@ -43,7 +42,7 @@ def write_video(
         ConfigError: the name does not end in .mp4, or fps or scale is out of its range.
     """
     _check(path, frames, scale, suffix=".mp4", fps=fps)
-    with _temporary(path) as temporary:
+    with replacing(Path(path)) as temporary:
         writer: Any = imageio.get_writer(
             temporary,
             format="FFMPEG",
@@ -78,7 +77,7 @@ def write_gif(
         Image.fromarray(_enlarge(frame, scale)).quantize(palette=palette, dither=Image.Dither.NONE)
         for frame in frames
     )
-    with _temporary(path) as temporary:
+    with replacing(Path(path)) as temporary:
         first.save(
             temporary,
             format="GIF",
@@ -132,7 +131,7 @@ def contact_sheet(
         sheet.paste(Image.fromarray(_enlarge(frame, scale)), (left, top + label_height))
         if labels is not None:
             draw.text((left, top), labels[index], fill=_LABEL_COLOUR, font=font)
-    with _temporary(path) as temporary:
+    with replacing(Path(path)) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
 
 
@@ -165,19 +164,6 @@ def _check(
         raise ConfigError(f"scale must be at least 1, got {scale}")
     if not fps > 0:
         raise ConfigError(f"fps must be above 0, got {fps}")
-
-
-@contextmanager
-def _temporary(path: str | Path) -> Iterator[Path]:
-    """Give a name to write to, in the same folder; rename it to `path` if nothing went wrong."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _enlarge(frame: UInt8[np.ndarray, "H W C"], scale: int) -> UInt8[np.ndarray, "height width C"]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from genie_gym.data.batch import to_float
+from genie_gym.files import replacing
 from genie_gym.models.latent_action import LatentActionModel
 from genie_gym.models.tokenizer import Tokenizer
 from genie_gym.nn.patches import patchify, unpatchify
@@ -42,10 +43,9 @@ def tokenize(
             tokens = _encode_episodes(data, tokenizer, tokenizer.encode, "tokens")
         latents = _encode_episodes(data, lam, _infer_all(lam), "latent actions", min_window=2)
     rows = TokenRows(tokens, _shift(latents, data.rows.episode_ids))
-    temporary = cache.with_name(f".{cache.name}.part")
     arrays = {"tokens": rows.tokens, "latent_actions": rows.latent_actions}
-    save_file(arrays, temporary, metadata=key)
-    temporary.replace(cache)
+    with replacing(cache) as part:
+        save_file(arrays, part, metadata=key)
     return rows
 
 

@@ -77,9 +77,7 @@ def test_a_clip_of_tokens_holds_no_frames(data):
 
 
 def test_several_recordings_are_one_after_the_other(config, data, pipeline, other_data):
-    both = TrainingData(
-        [pipeline.recording, *other_data.paths], config.stack, validation_share=0.2
-    )
+    both = TrainingData([pipeline.recording, *other_data.paths], config.stack, validation_share=0.2)
     for column in ("frames", "actions", "rewards", "terminations"):
         parts = [getattr(one.rows, column) for one in (data, other_data)]
         np.testing.assert_array_equal(getattr(both.rows, column), np.concatenate(parts))
