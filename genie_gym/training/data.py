@@ -54,8 +54,8 @@ class TrainingData:
         num_validation = max(1, round(validation_share * recording.num_episodes))
         if num_validation >= recording.num_episodes:
             raise DataError(
-                f"{self.name} holds {recording.num_episodes} episode(s); training needs at least 2, "
-                "so that one can be kept for validation. Record more steps"
+                f"{self.name} holds {recording.num_episodes} episode(s); training needs at least "
+                "2, so that one can be kept for validation. Record more steps"
             )
         # Spread over the whole recording, so that every kind of policy is among them.
         chosen = np.linspace(0, recording.num_episodes - 1, num_validation).round().astype(int)
