@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from genie_gym.agents.config import AgentConfig, NetworkConfig
 from genie_gym.agents.network import SmallCnn
 from genie_gym.agents.observations import grey
+from genie_gym.agents.rollout_buffer import DeviceRolloutBuffer
 from genie_gym.errors import ConfigError, MissingExtraError, did_you_mean
 
 
@@ -33,6 +34,7 @@ class Algorithm:
     """The same for its policy."""
 
 
+ON_POLICY = {"rollout_buffer_class": DeviceRolloutBuffer}
 PPO_OPTIONS = {
     "n_steps": 32,
     "batch_size": 256,
@@ -44,9 +46,9 @@ PPO_OPTIONS = {
     "vf_coef": 0.5,
 }
 ALGORITHMS = {
-    "ppo": Algorithm("stable_baselines3", "PPO", "CnnPolicy", PPO_OPTIONS, {}),
+    "ppo": Algorithm("stable_baselines3", "PPO", "CnnPolicy", ON_POLICY | PPO_OPTIONS, {}),
     "a2c": Algorithm(
-        "stable_baselines3", "A2C", "CnnPolicy", {"n_steps": 16, "ent_coef": 0.01}, {}
+        "stable_baselines3", "A2C", "CnnPolicy", ON_POLICY | {"n_steps": 16, "ent_coef": 0.01}, {}
     ),
     "dqn": Algorithm(
         "stable_baselines3",

@@ -1,11 +1,14 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from genie_gym.agents.algorithms import make_model
 from genie_gym.agents.config import AgentConfig, NetworkConfig
 from genie_gym.agents.observations import GreyFrameStack
+from genie_gym.agents.rollout_buffer import DeviceRolloutBuffer
 from genie_gym.envs.slots import WorldEnvConfig
 from genie_gym.errors import ConfigError
 
@@ -42,26 +45,39 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("algo", OPTIONS)
-def test_every_algorithm_learns_to_name_the_side(algo):
+def learn_sides(algo, num_steps, **options):
     envs = GreyFrameStack(DummyVecEnv([Corner] * 8), 2)
+    envs.seed(0)
     network = NetworkConfig(num_frames=2, channels=(4, 8), feature_dim=16)
     config = AgentConfig(
         env=WorldEnvConfig(game="Pong"),
         algo=algo,
         learning_rate=5e-3,
-        algo_options=OPTIONS[algo],
+        algo_options=OPTIONS[algo] | options,
         network=network,
     )
     frames = np.stack([Corner().reset(seed=seed)[0] for seed in range(16)])
     model = make_model(config, envs, frames)
-    model.learn(1024)
+    return model.learn(num_steps), envs
+
+
+@pytest.mark.parametrize("algo", OPTIONS)
+def test_every_algorithm_learns_to_name_the_side(algo):
+    model, envs = learn_sides(algo, 1024)
     obs = envs.reset()
     earned = []
     for _ in range(8):
         obs, rewards, _, _ = envs.step(model.predict(obs, deterministic=True)[0])
         earned.append(rewards)
     assert np.mean(earned) > 0.9
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_rollouts_on_the_device_teach_what_those_of_sb3_teach(algo):
+    ours, _ = learn_sides(algo, 384)
+    stock, _ = learn_sides(algo, 384, rollout_buffer_class=RolloutBuffer)
+    assert isinstance(ours.rollout_buffer, DeviceRolloutBuffer)
+    torch.testing.assert_close(ours.get_parameters(), stock.get_parameters(), rtol=0, atol=0)
 
 
 class SmallCorner(Corner):
