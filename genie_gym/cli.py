@@ -141,7 +141,8 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy",
         help="random, repeat, repeat:0.8, scripted (Breakout, Freeway, Pong), human (you, by "
-        "keyboard), mixed, mixed:scripted=0.6,random=0.4, or sb3:PATH, a PPO, A2C or DQN zip of "
+        "keyboard), mixed, mixed:scripted=0.6,random=0.4, agent:PATH, a policy of genie-gym agent "
+        "(runs/ppo, pong), or sb3:PATH, a PPO, A2C or DQN zip of "
         "Stable-Baselines3. Loading a zip RUNS CODE from it (pickle): name only files you trust. "
         "Default: mixed for ALE games, random for others",
     )

@@ -64,8 +64,8 @@ class PolicyCard:
     figures: dict[str, Any] = field(default_factory=dict)
     """What was measured of it."""
     weights_hash: str | None = None
-    """SHA-256 of its weights, which `save_policy` fills in: a kill between the two files must not
-    give one policy the card of another. None in the first cards."""
+    """SHA-256 of its weights, which `save_policy` and `load_policy` fill in: a kill between the two
+    files must not give one policy the card of another. Absent in the first cards."""
     version: int = POLICY_VERSION
     """Version of the file format."""
 
@@ -178,7 +178,8 @@ def load_policy(policy: str | Path, device: str = "cpu") -> Policy:
         network = make_policy(card.algo, card.network, (card.height, card.width), card.num_actions)
     try:
         content = (folder / WEIGHTS_FILE).read_bytes()
-        if card.weights_hash not in (None, hashlib.sha256(content).hexdigest()):
+        weights_hash = hashlib.sha256(content).hexdigest()
+        if card.weights_hash not in (None, weights_hash):
             raise RuntimeError(f"their SHA-256 is not {card.weights_hash}.")
         weights = load(content)
         if odd := sorted(weights.keys() ^ _unshared(network.state_dict()).keys()):
@@ -189,6 +190,7 @@ def load_policy(policy: str | Path, device: str = "cpu") -> Policy:
             f"{folder / WEIGHTS_FILE} is missing, damaged, or of another network than {CARD_FILE} "
             f"says: {str(error).splitlines()[0]} Train the policy again"
         ) from error
+    card = replace(card, weights_hash=weights_hash)
     return Policy(card, network.to(choose_device(device)))
 
 
