@@ -8,6 +8,7 @@ from typing import cast
 
 from genie_gym.cli_agent import add_agent
 from genie_gym.cli_data import add_data, seed_number
+from genie_gym.cli_dyna import add_dyna
 from genie_gym.cli_plan import add_plan, plan
 from genie_gym.errors import GenieError
 
@@ -49,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_export(command("export", export, "turn a run folder into a world bundle"))
     _add_evaluate(command("evaluate", evaluate, "judge a world on held-out play"))
     text = "train and judge agents that learn inside a world"
-    add_agent(commands.add_parser("agent", help=text, description=text))
+    add_dyna(add_agent(commands.add_parser("agent", help=text, description=text)))
     add_plan(command("plan", plan, "let a planner play the real game or the learned one"))
     _add_info(command("info", info, "print the card of a world"))
     return parser

@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from genie_gym.cli_data import seed_number
 from genie_gym.errors import ConfigError
@@ -10,8 +11,8 @@ from genie_gym.errors import ConfigError
 TRAIN_FLAGS = ("algo", "steps", "num_envs", "seed", "save_every")
 
 
-def add_agent(parser: argparse.ArgumentParser) -> None:
-    """Add the commands to the parser of `genie-gym agent`."""
+def add_agent(parser: argparse.ArgumentParser) -> Any:
+    """Add the commands to the parser of `genie-gym agent`; return what adds more of them."""
     commands = parser.add_subparsers(dest="agent_command", required=True, metavar="COMMAND")
 
     def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
@@ -21,6 +22,7 @@ def add_agent(parser: argparse.ArgumentParser) -> None:
 
     _add_train(command("train", train, "train an agent inside a world"))
     _add_evaluate(command("evaluate", evaluate, "let a policy play, in the real game or a world"))
+    return commands
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:

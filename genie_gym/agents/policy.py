@@ -54,11 +54,12 @@ class PolicyCard:
     world_hash: str
     """What `genie_gym.envs.replay.world_hash` gave for that world."""
     imagined_steps: int
-    """Steps it was trained on, all of them imagined."""
+    """Steps it was trained on, all of them imagined, those of the policy it began from included."""
     real_steps: int
-    """Real steps that its world was trained on."""
+    """Real steps that its world was trained on, or the world of the policy it began from if more."""
     check_steps: int
-    """Real steps played to judge it while it trained; none of them trained anything."""
+    """Real steps played to judge it while it trained, and the policy it began from; none of them
+    trained anything."""
     seed: int
     """Seed of its run."""
     figures: dict[str, Any] = field(default_factory=dict)
