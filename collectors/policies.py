@@ -262,6 +262,7 @@ def _read_shares(name: str, text: str) -> dict[str, float]:
     if not is_readable or any(policy.startswith("mixed") for policy in shares):
         raise ConfigError(
             "a mixture is written mixed:POLICY=SHARE,POLICY=SHARE, each of random, repeat, "
-            f"scripted, human, agent:PATH and sb3:PATH at most once and with a share above 0, got {name!r}"
+            "scripted, human, agent:PATH and sb3:PATH at most once and with a share above 0, got "
+            f"{name!r}"
         )
     return shares

@@ -199,7 +199,9 @@ def _train_agent(config: DynaConfig, rounds: Sequence[Round]) -> None:
 def _check(config: DynaConfig, out: Path) -> None:
     """Refuse at once what would fail only after real steps are spent."""
     if "," in str(out):
-        raise ConfigError(f"--out must hold no comma, which divides mixed policies, got {str(out)!r}")
+        raise ConfigError(
+            f"--out must hold no comma, which divides mixed policies, got {str(out)!r}"
+        )
     stack, agent = config.world.stack, config.agent
     num_actions = int(RealEnv(config.game).action_space.n)
     if stack.num_actions != num_actions:

@@ -27,7 +27,7 @@ from genie_gym.models.bundle import load_world
 from genie_gym.training import checkpoint as stage_checkpoint
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-STAGE = {"max_steps": 3, "batch_size": 4, "save_every": 2, "eval_every": 3}
+STAGE = {"max_steps": 2, "batch_size": 4, "save_every": 2, "eval_every": 2}
 POLICY = Path("policy", "policy.safetensors")
 
 
@@ -49,7 +49,7 @@ def make_values(**changes):
         "env": {"game": "Pong", "max_episode_steps": 5, "num_maskgit_steps": 1},
     }
     steps = {"real_steps": 401, "rounds": 2, "first_share": 0.6, "max_episode_steps": 50}
-    later = {"dynamics_steps": 2, "reward_steps": 2, "explore_share": 0.5}
+    later = {"dynamics_steps": 3, "reward_steps": 3, "explore_share": 0.5}
     return {"agent": agent, "world": world, **steps, **later, **changes}
 
 
@@ -94,7 +94,7 @@ def test_later_rounds_train_dynamics_and_rewards_on_and_keep_the_rest(run):
         is_same = all(torch.equal(x, new[name]) for name, x in old.items())
         assert is_same == (part not in ("dynamics", "reward")), part
     steps = [world.card["provenance"]["steps"]["dynamics"] for world in (first, second)]
-    assert steps == [3, 2]
+    assert steps == [2, 3]
 
 
 def test_a_card_counts_the_steps_of_all_rounds(run):
@@ -119,7 +119,8 @@ def test_a_run_that_is_killed_everywhere_ends_as_an_unbroken_one(run, tmp_path, 
 
         def save_and_die(checkpoints, *content):
             save(checkpoints, *content)
-            kill_once((checkpoints.folder, step_of(*content)))
+            if "round-01" in checkpoints.folder.parts:
+                kill_once((checkpoints.folder, step_of(*content)))
 
         monkeypatch.setattr(cls, "save", save_and_die)
 
@@ -142,8 +143,8 @@ def test_a_run_that_is_killed_everywhere_ends_as_an_unbroken_one(run, tmp_path, 
                 break
             except Killed:
                 torch.manual_seed(99)  # another process has other numbers
-        # 6 beginnings of a phase, 2 recordings, 5 + 2 stages and 2 agents saved twice or thrice.
-        assert len(seen) >= 6 + 2 + 2 * (5 + 2 + 2)
+        # Beginnings of phases, recordings, and the two saves of two stages and an agent.
+        assert len(seen) == 6 + 2 + 2 * (2 + 1)
         for file in sorted(unbroken.glob("**/*.safetensors")):
             twin = run / file.relative_to(unbroken)
             one, two = load_file(file), load_file(twin)
@@ -219,9 +220,7 @@ def test_settings_out_of_range_are_refused(changes, text):
         ("world.stack.height=16", ConfigError, "must be at least 20 pixels high and wide"),
     ],
 )
-def test_what_cannot_work_is_refused_before_a_real_step_is_spent(
-    tmp_path, assignment, error, text
-):
+def test_what_cannot_work_is_refused_before_a_real_step_is_spent(tmp_path, assignment, error, text):
     with pytest.raises(error, match=re.escape(text)):
         config = from_dict(DynaConfig, override(make_values(), [assignment]))
         train_dyna(config, tmp_path / "run", record=record)

@@ -116,7 +116,13 @@ def test_a_recording_is_not_resumed_with_a_changed_policy(tmp_path):
     [
         ({}, "Breakout", 6, 64, "learned Pong, but Breakout is recorded. Name a policy"),
         ({}, "gym:Any-v0", 6, 64, "learned Pong, but gym:Any-v0 is recorded"),
-        ({}, "Pong", 6, 84, r"sees Box\(0, 255, \(64, 64, 3\), .* shows Box\(0, 255, \(84, 84, 3\)"),
+        (
+            {},
+            "Pong",
+            6,
+            84,
+            r"sees Box\(0, 255, \(64, 64, 3\), .* shows Box\(0, 255, \(84, 84, 3\)",
+        ),
         ({}, "Pong", Box(-1, 1, (2,)), 64, r"has 6 actions, but the environment takes Box"),
         ({"num_actions": 4}, "Pong", 6, 64, r"has 4 actions, but .* takes Discrete\(6\)"),
     ],
