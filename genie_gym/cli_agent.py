@@ -47,8 +47,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="KEY=VALUE",
         help="overrides any setting: learning_rate=3e-4, algo_options.n_steps=32, "
-        "env.max_episode_steps=500, network.num_frames=2, real_check.every=50000; the keys of "
-        "config.yaml in a run folder",
+        "env.max_episode_steps=500, network.num_frames=2, real_check.every=50000, "
+        "init_from=runs/ppo (a policy to go on from); the keys of config.yaml in a run folder",
     )
 
 

@@ -200,10 +200,11 @@ def _check(config: DynaConfig, out: Path) -> None:
     """Refuse at once what would fail only after real steps are spent."""
     if "," in str(out):
         raise ConfigError(
-            f"--out must hold no comma, which divides mixed policies, got {str(out)!r}"
+            f"--out must hold no comma, which divides the policies of a mixture, got {str(out)!r}. "
+            "Name another folder"
         )
     stack, agent = config.world.stack, config.agent
-    num_actions = int(RealEnv(config.game).action_space.n)
+    num_actions = len(RealEnv(config.game).action_meanings)
     if stack.num_actions != num_actions:
         raise ConfigError(
             f"{config.game} has {num_actions} actions, but world.stack.num_actions is "

@@ -56,7 +56,7 @@ class PolicyCard:
     imagined_steps: int
     """Steps it was trained on, all of them imagined, those of the policy it began from included."""
     real_steps: int
-    """Real steps that its world was trained on, or the world of the policy it began from if more."""
+    """Real steps that its world was trained on, or that of the policy it began from if more."""
     check_steps: int
     """Real steps played to judge it while it trained, and the policy it began from; none of them
     trained anything."""

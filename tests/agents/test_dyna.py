@@ -239,6 +239,15 @@ def test_the_steps_of_all_rounds_add_up():
     assert replace(config, real_steps=100, rounds=4).steps_by_round == (30, 24, 23, 23)
 
 
+def test_later_rounds_train_shorter_and_more_gently():
+    training = make_config(later_rate=0.25).later_world.training
+    first = make_config().world.training
+    assert training.dynamics.max_steps == training.reward.max_steps == 3
+    assert training.dynamics.learning_rate == first.dynamics.learning_rate / 4 == 2.5e-3
+    assert training.reward.min_learning_rate == first.reward.min_learning_rate / 4 == 2.5e-6
+    assert training.tokenizer == first.tokenizer
+
+
 def test_the_preset_fits_its_budget_and_survives_the_way_to_yaml_and_back():
     config = from_dict(DynaConfig, load_yaml(CONFIGS / "dyna-pong.yaml"))
     assert sum(config.steps_by_round) == config.real_steps == 100_000
