@@ -110,8 +110,8 @@ def train_dyna(
         GenieError: whatever else recording and training raise.
 
     Source:
-        Sutton 1991, "Dyna, an integrated architecture for learning, planning, and reacting", with
-        the rounds of Kaiser et al. 2020, "Model-Based Reinforcement Learning for Atari", section 4.
+        Sutton 1991, "Dyna, an integrated architecture for learning, planning, and reacting", in the
+        rounds of Kaiser et al. 2020, "Model-Based Reinforcement Learning for Atari", algorithm 1.
         Which parts stay as the first round made them is ours.
     """
     _check(config, out)

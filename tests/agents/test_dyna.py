@@ -162,14 +162,14 @@ def test_a_finished_run_is_resumed_to_itself(run):
     assert (run / POLICY).read_bytes() == before
 
 
-def test_a_run_is_not_overwritten_or_gone_on_with_differently(run, pipeline, tmp_path):
+def test_a_run_is_not_overwritten_or_gone_on_with_differently(run):
     with pytest.raises(DataError, match=re.escape("holds a run already. Go on with --resume")):
         train_dyna(make_config(), run, record=record)
     with pytest.raises(DataError, match="was begun with real_steps=401, but is to go on with 402"):
         train_dyna(make_config(real_steps=402), run, record=record, resume=True)
-    text = "holds a run of another kind, or one that was changed: .*unknown key 'validation_share'"
+    text = "holds a run of another kind, or one that was changed: .*unknown key 'env'"
     with pytest.raises(DataError, match=text):
-        train_dyna(make_config(), pipeline.run, record=record, resume=True)
+        train_dyna(make_config(), run / "round-00" / "agent", record=record, resume=True)
 
 
 def test_a_run_does_not_go_on_with_a_changed_world(run, tmp_path):
