@@ -7,6 +7,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from jaxtyping import Float32, UInt8
 
+from collectors.agent_player import AgentPlayer, agent_sha256
 from collectors.breakout_player import BreakoutPlayer
 from collectors.freeway_player import FreewayPlayer
 from collectors.human_player import HumanPlayer, PlayableEnv
@@ -26,6 +27,8 @@ SCRIPTED: dict[str, Callable[[], "Policy"]] = {
 DEFAULT_SHARES = {"Pong": {"scripted": 0.5, "repeat": 0.3, "random": 0.2}}
 OTHER_SHARES = {"repeat": 0.6, "random": 0.4}
 NOISE_LEVELS = (0.0, 0.1, 0.3, 0.6)
+SHA256 = {"sb3": model_sha256, "agent": agent_sha256}
+"""Kinds of policies that lie in files, and what tells which files played."""
 
 
 @runtime_checkable
@@ -150,8 +153,9 @@ def make_policy(
     Args:
         name: "random" (uniform), "repeat" (keeps its action nine times in ten; "repeat:0.8" eight
             times), "scripted" (plays to win; Breakout, Freeway and Pong), "human" (a person at the
-            keyboard), "sb3:PATH" (a model that Stable-Baselines3 saved), or "mixed" (draws one of
-            these per episode, the scripted one at four levels of noise).
+            keyboard), "agent:PATH" (a policy that genie-gym trained), "sb3:PATH" (a model that
+            Stable-Baselines3 saved), or "mixed" (draws one of these per episode, the scripted one
+            at four levels of noise).
             "mixed:scripted=0.6,random=0.4" names the shares, which need not add up to 1.
         game: name or id of an ALE game, or "gym:ENV_ID".
         actions: size of the action space, or a bounded Box.
@@ -162,6 +166,7 @@ def make_policy(
         ConfigError: no policy has this name, a share is no number, a model does not fit, or a
             person has no screen or environment.
         GameError: the policy does not play this game.
+        PolicyError: there is no such trained policy, or it learned something else.
     """
     if not game.startswith(GYM_PREFIX):
         game = game_of(game)
@@ -176,6 +181,8 @@ def make_policy(
         return MixedPolicy(choices)
     if kind == "sb3":
         return Sb3Player(rest, actions, frame_shape)
+    if kind == "agent":
+        return AgentPlayer(rest, game, actions, frame_shape)
     if name == "scripted":
         return _scripted(game)
     if name == "human":
@@ -188,7 +195,7 @@ def make_policy(
         return RepeatPolicy(actions, repeat_prob=_read_prob(name, rest) if rest else 0.9)
     raise ConfigError(
         f"unknown policy {name!r}.{did_you_mean(name, POLICIES)} Known: {list(POLICIES)}, "
-        "mixed:POLICY=SHARE,POLICY=SHARE and sb3:PATH"
+        "mixed:POLICY=SHARE,POLICY=SHARE, agent:PATH and sb3:PATH"
     )
 
 
@@ -197,11 +204,12 @@ def models_sha256(name: str) -> str | None:
 
     Raises:
         ConfigError: there is no such file, or a share is no number.
+        PolicyError: there is no such trained policy, or it is damaged.
     """
     kind, is_written, rest = name.partition(":")
     parts = _read_shares(name, rest) if kind == "mixed" and is_written else [name]
-    models = [part.removeprefix("sb3:") for part in parts if part.startswith("sb3:")]
-    return ",".join(map(model_sha256, models)) or None
+    named = [part.partition(":") for part in parts]
+    return ",".join(SHA256[kind](path) for kind, _, path in named if kind in SHA256) or None
 
 
 def _levels(
@@ -254,6 +262,7 @@ def _read_shares(name: str, text: str) -> dict[str, float]:
     if not is_readable or any(policy.startswith("mixed") for policy in shares):
         raise ConfigError(
             "a mixture is written mixed:POLICY=SHARE,POLICY=SHARE, each of random, repeat, "
-            f"scripted, human and sb3:PATH at most once and with a share above 0, got {name!r}"
+            "scripted, human, agent:PATH and sb3:PATH at most once and with a share above 0, got "
+            f"{name!r}"
         )
     return shares

@@ -81,9 +81,9 @@ def record(
         out: folder to write; created if absent.
         steps: actions in total; an episode still open then is closed as truncated.
         policy: what plays: "random", "repeat", "scripted", "human", "mixed",
-            "mixed:NAME=SHARE,..." or "sb3:PATH" (`collectors.policies.make_policy`); by default
-            "mixed" in ALE games and "random" elsewhere. Loading "sb3:PATH" runs code from that
-            file. "human" needs `num_envs` 1.
+            "mixed:NAME=SHARE,...", "agent:PATH" or "sb3:PATH" (`collectors.policies.make_policy`);
+            by default "mixed" in ALE games and "random" elsewhere. Loading "sb3:PATH" runs code
+            from that file. "human" needs `num_envs` 1.
         seed: seed of the recording; another seed gives other episodes.
         sticky: probability, per raw frame, that the emulator repeats its previous action (0 by
             default). This, `noop_max`, `frame_skip` and `max_pool` are for ALE games alone.
@@ -110,6 +110,7 @@ def record(
         ConfigError: a number is out of its range, the policy is unknown, or an option is set that
             the environment does not have; there is no Ray cluster.
         MissingExtraError: `backend` is "ray", and Ray is not installed.
+        PolicyError: there is no such trained policy, or it is of another game, frame or action set.
         DataError: `out` holds a recording and `resume` is off, or one with other settings, of
             another model behind the same name or of another emulator; another process records
             into it; the disk is full; a worker process was killed.

@@ -8,6 +8,7 @@ from typing import cast
 
 from genie_gym.cli_agent import add_agent
 from genie_gym.cli_data import add_data, seed_number
+from genie_gym.cli_dyna import add_dyna
 from genie_gym.cli_plan import add_plan, plan
 from genie_gym.errors import GenieError
 
@@ -49,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_export(command("export", export, "turn a run folder into a world bundle"))
     _add_evaluate(command("evaluate", evaluate, "judge a world on held-out play"))
     text = "train and judge agents that learn inside a world"
-    add_agent(commands.add_parser("agent", help=text, description=text))
+    add_dyna(add_agent(commands.add_parser("agent", help=text, description=text)))
     add_plan(command("plan", plan, "let a planner play the real game or the learned one"))
     _add_info(command("info", info, "print the card of a world"))
     return parser
@@ -141,7 +142,8 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy",
         help="random, repeat, repeat:0.8, scripted (Breakout, Freeway, Pong), human (you, by "
-        "keyboard), mixed, mixed:scripted=0.6,random=0.4, or sb3:PATH, a PPO, A2C or DQN zip of "
+        "keyboard), mixed, mixed:scripted=0.6,random=0.4, agent:PATH, a policy of genie-gym agent "
+        "(runs/ppo, pong), or sb3:PATH, a PPO, A2C or DQN zip of "
         "Stable-Baselines3. Loading a zip RUNS CODE from it (pickle): name only files you trust. "
         "Default: mixed for ALE games, random for others",
     )

@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from genie_gym.cli_data import seed_number
 from genie_gym.errors import ConfigError
@@ -10,8 +11,8 @@ from genie_gym.errors import ConfigError
 TRAIN_FLAGS = ("algo", "steps", "num_envs", "seed", "save_every")
 
 
-def add_agent(parser: argparse.ArgumentParser) -> None:
-    """Add the commands to the parser of `genie-gym agent`."""
+def add_agent(parser: argparse.ArgumentParser) -> Any:
+    """Add the commands to the parser of `genie-gym agent`; return what adds more of them."""
     commands = parser.add_subparsers(dest="agent_command", required=True, metavar="COMMAND")
 
     def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
@@ -21,6 +22,7 @@ def add_agent(parser: argparse.ArgumentParser) -> None:
 
     _add_train(command("train", train, "train an agent inside a world"))
     _add_evaluate(command("evaluate", evaluate, "let a policy play, in the real game or a world"))
+    return commands
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
@@ -45,8 +47,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="KEY=VALUE",
         help="overrides any setting: learning_rate=3e-4, algo_options.n_steps=32, "
-        "env.max_episode_steps=500, network.num_frames=2, real_check.every=50000; the keys of "
-        "config.yaml in a run folder",
+        "env.max_episode_steps=500, network.num_frames=2, real_check.every=50000, "
+        "init_from=runs/ppo (a policy to go on from); the keys of config.yaml in a run folder",
     )
 
 

@@ -93,14 +93,8 @@ def make_model(
             too small.
         MissingExtraError: the algorithm's package is not installed.
     """
+    check_options(config)
     algorithm, cls = ALGORITHMS[config.algo], algorithm_class(config.algo)
-    known = sorted(inspect.signature(cls).parameters.keys() - _OURS)
-    for name in config.algo_options:
-        if name not in known:
-            raise ConfigError(
-                f"algo_options: {algorithm.name} has no option {name!r}."
-                f"{did_you_mean(name, known)} Known: {known}"
-            )
     first, last = config.learning_rate, config.min_learning_rate
     options = {**algorithm.options, **config.algo_options}
     try:
@@ -121,6 +115,23 @@ def make_model(
         if isinstance(module, SmallCnn):
             module.measure(torch.from_numpy(grey(frames)).to(model.device))
     return model
+
+
+def check_options(config: AgentConfig) -> None:
+    """Refuse options that the config's algorithm does not have.
+
+    Raises:
+        ConfigError: there is one.
+        MissingExtraError: the algorithm's package is not installed.
+    """
+    parameters = inspect.signature(algorithm_class(config.algo)).parameters
+    known = sorted(parameters.keys() - _OURS)
+    for name in config.algo_options:
+        if name not in known:
+            raise ConfigError(
+                f"algo_options: {ALGORITHMS[config.algo].name} has no option {name!r}."
+                f"{did_you_mean(name, known)} Known: {known}"
+            )
 
 
 def make_policy(

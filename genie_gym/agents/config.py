@@ -81,6 +81,9 @@ class AgentConfig:
     """Keyword arguments of the algorithm that differ from `genie_gym.agents.algorithms`."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     """Shape of the policy network."""
+    init_from: str | None = None
+    """Folder or name of a policy of the same game, algorithm and network whose weights the run
+    begins with; the optimizer begins anew."""
     real_check: RealCheckConfig = field(default_factory=RealCheckConfig)
     """Checks in the real game."""
     save_every: int = 100_000

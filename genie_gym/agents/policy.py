@@ -54,18 +54,19 @@ class PolicyCard:
     world_hash: str
     """What `genie_gym.envs.replay.world_hash` gave for that world."""
     imagined_steps: int
-    """Steps it was trained on, all of them imagined."""
+    """Steps it was trained on, all of them imagined, those of the policy it began from included."""
     real_steps: int
-    """Real steps that its world was trained on."""
+    """Real steps that its world was trained on, or that of the policy it began from if more."""
     check_steps: int
-    """Real steps played to judge it while it trained; none of them trained anything."""
+    """Real steps played to judge it while it trained, and the policy it began from; none of them
+    trained anything."""
     seed: int
     """Seed of its run."""
     figures: dict[str, Any] = field(default_factory=dict)
     """What was measured of it."""
     weights_hash: str | None = None
-    """SHA-256 of its weights, which `save_policy` fills in: a kill between the two files must not
-    give one policy the card of another. None in the first cards."""
+    """SHA-256 of its weights, which `save_policy` and `load_policy` fill in: a kill between the two
+    files must not give one policy the card of another. Absent in the first cards."""
     version: int = POLICY_VERSION
     """Version of the file format."""
 
@@ -178,7 +179,8 @@ def load_policy(policy: str | Path, device: str = "cpu") -> Policy:
         network = make_policy(card.algo, card.network, (card.height, card.width), card.num_actions)
     try:
         content = (folder / WEIGHTS_FILE).read_bytes()
-        if card.weights_hash not in (None, hashlib.sha256(content).hexdigest()):
+        weights_hash = hashlib.sha256(content).hexdigest()
+        if card.weights_hash not in (None, weights_hash):
             raise RuntimeError(f"their SHA-256 is not {card.weights_hash}.")
         weights = load(content)
         if odd := sorted(weights.keys() ^ _unshared(network.state_dict()).keys()):
@@ -189,6 +191,7 @@ def load_policy(policy: str | Path, device: str = "cpu") -> Policy:
             f"{folder / WEIGHTS_FILE} is missing, damaged, or of another network than {CARD_FILE} "
             f"says: {str(error).splitlines()[0]} Train the policy again"
         ) from error
+    card = replace(card, weights_hash=weights_hash)
     return Policy(card, network.to(choose_device(device)))
 
 

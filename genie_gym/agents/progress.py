@@ -28,7 +28,7 @@ class RunCallback(BaseCallback):
     Args:
         training: the run.
         config: what was asked for.
-        card: of the policy, steps and figures still open.
+        card: of the policy, figures still open; its steps are those taken before this run.
         out: the run folder.
         checkpoints: where to save.
         bar: shows the steps.
@@ -136,8 +136,8 @@ class RunCallback(BaseCallback):
     def _save_policy(self, folder: str, figures: dict[str, Any]) -> None:
         card = dataclasses.replace(
             self._card,
-            imagined_steps=self._training.model.num_timesteps,
-            check_steps=self._marks["check_steps"],
+            imagined_steps=self._card.imagined_steps + self._training.model.num_timesteps,
+            check_steps=self._card.check_steps + self._marks["check_steps"],
             figures=figures,
         )
         save_policy(self._out / folder, card, self._training.model.policy.state_dict())

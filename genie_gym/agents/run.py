@@ -9,6 +9,7 @@ runs/ppo/
     events.out.tfevents.*      TensorBoard
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,12 @@ from genie_gym.agents.algorithms import make_model
 from genie_gym.agents.checkpoint import Checkpoints, Training
 from genie_gym.agents.config import AgentConfig
 from genie_gym.agents.observations import GreyFrameStack
-from genie_gym.agents.policy import RUN_SUBFOLDER, PolicyCard
+from genie_gym.agents.policy import RUN_SUBFOLDER, PolicyCard, load_policy
 from genie_gym.agents.progress import RunCallback
 from genie_gym.config import from_dict, load_yaml, to_dict
 from genie_gym.envs.replay import world_hash
 from genie_gym.envs.sb3_vec_env import GenieWorldSB3VecEnv
-from genie_gym.errors import DataError, WorldError
+from genie_gym.errors import ConfigError, DataError, PolicyError, WorldError
 from genie_gym.files import write_text
 
 CONFIG_FILE = "config.yaml"
@@ -44,21 +45,36 @@ def train_agent(config: AgentConfig, out: Path, *, resume: bool = False) -> Path
 
     Raises:
         ConfigError: an option is out of its range.
-        DataError: the folder holds a run, and `resume` is not set or the run has another config
-            or another world.
+        DataError: the folder holds a run, and `resume` is not set or the run has another config,
+            another world or another policy to begin from.
         MissingExtraError: the algorithm's package is not installed.
+        PolicyError: there is no policy `config.init_from`, or it does not fit.
         WorldError: there is no such world, or it is another game's, or lacks a reward model.
         DeviceError: the device is not there.
     """
+    former = load_policy(config.init_from) if config.init_from else None
     training = _begin(config)
-    _open(out, config, resume=resume)
-    checkpoints = Checkpoints(out / "checkpoints")
     card = _card(config, training)
-    marks = checkpoints.restore_newest(training) or {"world_hash": card.world_hash}
+    if former:
+        card = _continued(card, former.card, str(config.init_from))
+        training.model.policy.load_state_dict(former.network.state_dict())
+    open_run(out, config, resume=resume)
+    checkpoints = Checkpoints(out / "checkpoints")
+    begun = {
+        "world_hash": card.world_hash,
+        "init_from_hash": former.card.weights_hash if former else None,
+    }
+    marks = begun | (checkpoints.restore_newest(training) or {})
     if marks["world_hash"] != card.world_hash:
         raise DataError(
             f"{out} was begun in the world {marks['world_hash']}, but {card.world!r} is now "
             f"{card.world_hash}. Find the former world, or take another --out"
+        )
+    if marks["init_from_hash"] != begun["init_from_hash"]:
+        raise DataError(
+            f"{out} was begun with the weights {marks['init_from_hash']}, but those of "
+            f"{config.init_from} are now {begun['init_from_hash']}. Find the former policy, or "
+            "take another --out"
         )
     done = training.model.num_timesteps
     training.model.set_logger(configure(str(out), ["tensorboard"]))
@@ -88,6 +104,35 @@ def read_config(out: Path) -> AgentConfig:
     return from_dict(AgentConfig, load_yaml(file), str(file))
 
 
+def open_run(out: Path, config: Any, *, resume: bool) -> None:
+    """Keep a config in a new run folder, or compare it with the one that lies there.
+
+    Raises:
+        DataError: the folder holds a run, and `resume` is not set, or the run has another config
+            or is of another kind.
+    """
+    file = out / CONFIG_FILE
+    if not file.is_file():
+        write_text(file, yaml.safe_dump(to_dict(config), sort_keys=False))
+        return
+    if not resume:
+        raise DataError(f"{out} holds a run already. Go on with --resume, or take another --out")
+    try:
+        begun = to_dict(from_dict(type(config), load_yaml(file), str(file)))
+    except ConfigError as error:
+        raise DataError(
+            f"{out} holds a run of another kind, or one that was changed: {error} Take another "
+            "--out"
+        ) from error
+    new = to_dict(config)
+    for key, value in begun.items():
+        if value != new[key]:
+            raise DataError(
+                f"{out} was begun with {key}={value}, but is to go on with {new[key]}. Use "
+                "the old value, or take another --out"
+            )
+
+
 def _begin(config: AgentConfig) -> Training:
     options = {name: value for name, value in to_dict(config.env).items() if name != "game"}
     slots = GenieWorldSB3VecEnv(config.num_envs, config.env.game, **options)
@@ -101,22 +146,6 @@ def _begin(config: AgentConfig) -> Training:
     stacked = GreyFrameStack(monitor, config.network.num_frames)
     starts = world.decode(world.start(torch.arange(len(world.starts)))).cpu().numpy()
     return Training(make_model(config, stacked, starts), stacked, monitor, slots)
-
-
-def _open(out: Path, config: AgentConfig, *, resume: bool) -> None:
-    file = out / CONFIG_FILE
-    if not file.is_file():
-        write_text(file, yaml.safe_dump(to_dict(config), sort_keys=False))
-        return
-    if not resume:
-        raise DataError(f"{out} holds a run already. Go on with --resume, or take another --out")
-    old, new = to_dict(read_config(out)), to_dict(config)
-    for key, value in old.items():
-        if value != new[key]:
-            raise DataError(
-                f"{out} was begun with {key}={value}, but is to go on with {new[key]}. Use "
-                "the old value, or take another --out"
-            )
 
 
 def _card(config: AgentConfig, training: Training) -> PolicyCard:
@@ -136,4 +165,22 @@ def _card(config: AgentConfig, training: Training) -> PolicyCard:
         real_steps=data.get("num_frames", 0) - data.get("num_episodes", 0),
         check_steps=0,
         seed=config.seed,
+    )
+
+
+def _continued(card: PolicyCard, former: PolicyCard, init_from: str) -> PolicyCard:
+    """Return the card of a policy that begins with a former one's weights and counts its steps."""
+    for key in ("game", "height", "width", "num_actions", "algo", "network"):
+        old, new = getattr(former, key), getattr(card, key)
+        if old != new:
+            raise PolicyError(
+                f"init_from: the policy {init_from} has {key}={old}, but this run has {new}. Use "
+                "the old value, or begin without init_from"
+            )
+    return replace(
+        card,
+        imagined_steps=former.imagined_steps,
+        # Not their sum: both worlds may have learned from the same play.
+        real_steps=max(former.real_steps, card.real_steps),
+        check_steps=former.check_steps,
     )

@@ -11,12 +11,12 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 from genie_gym.agents.config import AgentConfig, NetworkConfig, RealCheckConfig
 from genie_gym.agents.games import OPENING_STEPS
-from genie_gym.agents.policy import load_policy, read_card
+from genie_gym.agents.policy import load_policy, read_card, save_policy
 from genie_gym.agents.run import read_config, train_agent
 from genie_gym.envs.replay import world_hash
 from genie_gym.envs.sb3_vec_env import GenieWorldSB3VecEnv
 from genie_gym.envs.slots import WorldEnvConfig
-from genie_gym.errors import ConfigError, DataError, MissingExtraError, WorldError
+from genie_gym.errors import ConfigError, DataError, MissingExtraError, PolicyError, WorldError
 from genie_gym.models.bundle import read_card as read_world_card
 from genie_gym.models.bundle import save_bundle
 from genie_gym.models.state import Starts
@@ -221,3 +221,36 @@ def test_an_algorithm_that_is_not_installed_is_named(make_config, tmp_path, monk
     monkeypatch.setitem(sys.modules, "sb3_contrib", None)
     with pytest.raises(MissingExtraError, match=re.escape("pip install 'genie-gym[contrib]'")):
         train_agent(make_config("recurrent_ppo"), tmp_path / "run")
+
+
+def test_a_run_goes_on_from_a_former_policy_and_counts_its_steps(make_config, trained, tmp_path):
+    unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+    # A rate so small moves no weight in float32.
+    still = {"learning_rate": 1e-30, "min_learning_rate": 0.0}
+    train_agent(make_config(steps=32, init_from=str(trained), **still), tmp_path / "still")
+    assert_same_weights(weights(tmp_path / "still"), weights(trained))
+
+    config = make_config(steps=64, init_from=str(trained))
+    train_agent(config, unbroken)
+    card = read_card(unbroken / "policy")
+    assert (card.imagined_steps, card.real_steps) == (96 + 64, 2500)
+    shutil.copytree(unbroken, killed)
+    *_, newest = sorted((killed / "checkpoints").iterdir())
+    newest.unlink()
+    train_agent(config, killed, resume=True)
+    assert_same_weights(weights(killed), weights(unbroken))
+    assert read_card(killed / "policy") == card
+
+
+def test_a_run_does_not_go_on_from_another_policy(make_config, trained, tmp_path):
+    former = shutil.copytree(trained, tmp_path / "former")
+    config = make_config(steps=32, init_from=str(former))
+    train_agent(config, tmp_path / "run")
+    card, tensors = read_card(former / "policy"), weights(former)
+    save_policy(former / "policy", card, {name: x + 1 for name, x in tensors.items()})
+    with pytest.raises(DataError, match=r"was begun with the weights \w+, but those of .* are now"):
+        train_agent(config, tmp_path / "run", resume=True)
+    text = r"has algo=ppo, but this run has a2c\. Use the old value, or begin without init_from"
+    with pytest.raises(PolicyError, match=text):
+        train_agent(make_config("a2c", init_from=str(former)), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
