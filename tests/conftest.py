@@ -1,5 +1,7 @@
 """Shape checks on, one thread, and the small worlds that many tests share."""
 
+import fcntl
+import os
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -98,10 +100,24 @@ class Pipeline:
 
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory):
-    """Collect, train with preset tiny and export, through the command line. Not to be changed."""
+    """Collect, train with preset tiny and export, through the command line. Not to be changed.
+
+    One worker of pytest-xdist makes it, and the others wait for it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "pipeline"
+    folder.mkdir(exist_ok=True)
+    output = folder / "output.txt"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not output.is_file():
+            output.write_text(_make_pipeline(folder))
+    return Pipeline(folder / "recording", folder / "run", folder / "bundle", output.read_text())
+
+
+def _make_pipeline(folder):
     from genie_gym.cli import main
 
-    folder = tmp_path_factory.mktemp("pipeline")
     recording, run, bundle = folder / "recording", folder / "run", folder / "bundle"
     settings = ["--policy", "random", "--steps", "2500", "--shard-steps", "1000"]
     config = ROOT / "configs" / "tiny.yaml"
@@ -110,7 +126,7 @@ def pipeline(tmp_path_factory):
         train = ["train", "--config", str(config), "--data", str(recording), "--out", str(run)]
         assert main([*train, "--device", "cpu"]) == 0
         assert main(["export", str(run), "--out", str(bundle)]) == 0
-    return Pipeline(recording, run, bundle, output.getvalue())
+    return output.getvalue()
 
 
 @pytest.fixture(scope="session")
