@@ -12,23 +12,22 @@ runs/ppo/
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from stable_baselines3.common.logger import configure
-from stable_baselines3.common.vec_env import VecMonitor
 from tqdm import tqdm
 
-from genie_gym.agents.algorithms import make_model
-from genie_gym.agents.checkpoint import Checkpoints, Training
+from genie_gym.agents.checkpoint import Checkpoints
 from genie_gym.agents.config import AgentConfig
-from genie_gym.agents.observations import GreyFrameStack
+from genie_gym.agents.dreamer import Dreamer
+from genie_gym.agents.learner import Learner
 from genie_gym.agents.policy import RUN_SUBFOLDER, PolicyCard
-from genie_gym.agents.progress import RunCallback
+from genie_gym.agents.progress import Progress
+from genie_gym.agents.sb3_learner import SB3Learner
 from genie_gym.config import from_dict, load_yaml, to_dict
 from genie_gym.envs.replay import world_hash
-from genie_gym.envs.sb3_vec_env import GenieWorldSB3VecEnv
-from genie_gym.errors import DataError, WorldError
+from genie_gym.errors import DataError
 from genie_gym.files import write_text
+from genie_gym.models.world import World
 
 CONFIG_FILE = "config.yaml"
 
@@ -50,26 +49,23 @@ def train_agent(config: AgentConfig, out: Path, *, resume: bool = False) -> Path
         WorldError: there is no such world, or it is another game's, or lacks a reward model.
         DeviceError: the device is not there.
     """
-    training = _begin(config)
+    learner: Learner = Dreamer(config) if config.algo == "dreamer" else SB3Learner(config)
     _open(out, config, resume=resume)
     checkpoints = Checkpoints(out / "checkpoints")
-    card = _card(config, training)
-    marks = checkpoints.restore_newest(training) or {"world_hash": card.world_hash}
+    card = _card(config, learner.world)
+    marks = checkpoints.restore_newest(learner) or {"world_hash": card.world_hash}
     if marks["world_hash"] != card.world_hash:
         raise DataError(
             f"{out} was begun in the world {marks['world_hash']}, but {card.world!r} is now "
             f"{card.world_hash}. Find the former world, or take another --out"
         )
-    done = training.model.num_timesteps
-    training.model.set_logger(configure(str(out), ["tensorboard"]))
+    logger = configure(str(out), ["tensorboard"])
+    done = learner.num_steps
     with tqdm(total=config.steps, initial=done, unit="step", desc=config.algo) as bar:
-        callback = RunCallback(training, config, card, out, checkpoints, bar, marks)
+        progress = Progress(learner, config, card, out, checkpoints, logger, bar, marks)
         if done < config.steps:
-            training.model.learn(config.steps - done, callback, reset_num_timesteps=False)
-        else:
-            callback.init_callback(training.model)
-        callback.finish()
-    training.stacked.close()
+            learner.learn(config.steps, logger, on_rollout=progress.visit, on_steps=bar.update)
+        progress.visit(is_last=True)
     return out / RUN_SUBFOLDER
 
 
@@ -88,21 +84,6 @@ def read_config(out: Path) -> AgentConfig:
     return from_dict(AgentConfig, load_yaml(file), str(file))
 
 
-def _begin(config: AgentConfig) -> Training:
-    options = {name: value for name, value in to_dict(config.env).items() if name != "game"}
-    slots = GenieWorldSB3VecEnv(config.num_envs, config.env.game, **options)
-    world = slots.envs.world
-    if "reward" not in world.parts:
-        raise WorldError(
-            "an agent learns from rewards, and this world has no trained 'reward' part; it has "
-            f"{sorted(world.parts)}. Train it: genie-gym train --stage reward, then export"
-        )
-    monitor = VecMonitor(slots)
-    stacked = GreyFrameStack(monitor, config.network.num_frames)
-    starts = world.decode(world.start(torch.arange(len(world.starts)))).cpu().numpy()
-    return Training(make_model(config, stacked, starts), stacked, monitor, slots)
-
-
 def _open(out: Path, config: AgentConfig, *, resume: bool) -> None:
     file = out / CONFIG_FILE
     if not file.is_file():
@@ -119,8 +100,7 @@ def _open(out: Path, config: AgentConfig, *, resume: bool) -> None:
             )
 
 
-def _card(config: AgentConfig, training: Training) -> PolicyCard:
-    world = training.slots.envs.world
+def _card(config: AgentConfig, world: World) -> PolicyCard:
     data: dict[str, Any] = world.card.get("provenance", {}).get("data", {})
     return PolicyCard(
         game=world.config.game,
@@ -129,6 +109,7 @@ def _card(config: AgentConfig, training: Training) -> PolicyCard:
         num_actions=world.num_actions,
         algo=config.algo,
         network=config.network,
+        tokenizer=world.config.tokenizer if config.algo == "dreamer" else None,
         world=config.env.world or config.env.game.lower(),
         world_hash=world_hash(world),
         imagined_steps=0,
