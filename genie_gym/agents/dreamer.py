@@ -27,7 +27,7 @@ class DreamerConfig:
 
     horizon: int = 16
     """Steps that every game is imagined between two updates."""
-    num_minibatches: int = 4
+    num_minibatches: int = 8
     """Parts of these steps that the weights are moved by, one after the other."""
     discount: float = 0.99
     """Worth of a reward one step later."""
