@@ -11,8 +11,11 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from genie_gym.agents.learner import Learner
+from genie_gym.envs.slots import SlotsState
 from genie_gym.errors import DataError
 from genie_gym.files import replacing
+from genie_gym.models.state import WorldState
+from genie_gym.nn.draws import Streams
 
 CHECKPOINT_VERSION = 1
 NUM_KEPT = 2
@@ -75,20 +78,44 @@ class Checkpoints:
         return sorted(self.folder.glob("step-*.pt"))
 
 
-def tensors_of(node: Any) -> Iterator[Tensor]:
+def slots_content(state: SlotsState) -> dict[str, Any]:
+    """Return what `slots_state` makes the same games of: tensors and plain values."""
+    return {
+        "world": list(_tensors(state.world)),
+        "streams": (state.streams.seeds, state.streams.num_drawn),
+        "slot_randoms": json.dumps(state.np_randoms),
+        "num_steps": torch.from_numpy(state.num_steps),
+        "is_over": torch.from_numpy(state.is_over),
+    }
+
+
+def slots_state(content: dict[str, Any], like: WorldState) -> SlotsState:
+    """Return games from what `slots_content` gave; `like` is any state of the same world."""
+    device = like.tokens.device
+    seeds, num_drawn = (x.to(device) for x in content["streams"])
+    return SlotsState(
+        world=_refilled(like, iter([x.to(device) for x in content["world"]])),
+        streams=Streams(seeds, num_drawn),
+        np_randoms=tuple(json.loads(content["slot_randoms"])),
+        num_steps=content["num_steps"].numpy(),
+        is_over=content["is_over"].numpy(),
+    )
+
+
+def _tensors(node: Any) -> Iterator[Tensor]:
     """Yield the tensors of nested tuples and dataclasses, in order."""
     if isinstance(node, Tensor):
         yield node
         return
     for child in _children(node):
-        yield from tensors_of(child)
+        yield from _tensors(child)
 
 
-def refilled(node: Any, saved: Iterator[Shaped[Tensor, "..."]]) -> Any:
+def _refilled(node: Any, saved: Iterator[Shaped[Tensor, "..."]]) -> Any:
     """Return the same structure with other tensors in it."""
     if isinstance(node, Tensor):
         return next(saved)
-    children = [refilled(child, saved) for child in _children(node)]
+    children = [_refilled(child, saved) for child in _children(node)]
     return tuple(children) if isinstance(node, tuple) else type(node)(*children)
 
 

@@ -20,6 +20,12 @@ from genie_gym.agents.learner import world_with_rewards
 from genie_gym.config import from_dict
 from genie_gym.errors import ConfigError, DivergedError
 
+SLOW_DECAY = 0.98
+"""Decay of the slow critic, a moving average of the critic, per minibatch."""
+RANGE_DECAY = 0.99
+"""Decay of the range of returns, per update."""
+MAX_GRAD_NORM = 10.0
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DreamerConfig:
@@ -35,12 +41,6 @@ class DreamerConfig:
     """How far returns trust what was imagined: 0 for one step, 1 for all of it."""
     entropy_scale: float = 1e-3
     """Reward for an undecided policy, beside returns brought to a range of 1."""
-    slow_decay: float = 0.98
-    """Decay of the slow critic, a moving average of the critic, per minibatch."""
-    return_decay: float = 0.99
-    """Decay of the range of returns, per update."""
-    max_grad_norm: float = 10.0
-    """Length that gradients are cut to."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -49,7 +49,7 @@ class DreamerConfig:
                 raise ConfigError(
                     f"algo_options.{name} must be at least 1, got {getattr(self, name)}"
                 )
-        for name in ("discount", "return_lambda", "slow_decay", "return_decay"):
+        for name in ("discount", "return_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(
                     f"algo_options.{name} must lie in [0, 1], got {getattr(self, name)}"
@@ -57,10 +57,6 @@ class DreamerConfig:
         if not 0 <= self.entropy_scale < math.inf:
             raise ConfigError(
                 f"algo_options.entropy_scale must be 0 or more, got {self.entropy_scale}"
-            )
-        if not self.max_grad_norm > 0:
-            raise ConfigError(
-                f"algo_options.max_grad_norm must be above 0, got {self.max_grad_norm}"
             )
 
 
@@ -135,12 +131,9 @@ class Dreamer:
         self.world = world_with_rewards(config.env)
         self._config = config
         self._generator = torch.Generator().manual_seed(config.seed)
+        num_frames = config.network.num_frames
         self.games = Imagination(
-            self.world,
-            config.env,
-            num_games=config.num_envs,
-            num_frames=config.network.num_frames,
-            generator=self._generator,
+            config.env, num_games=config.num_envs, num_frames=num_frames, seed=config.seed
         )
         with torch.random.fork_rng(devices=[]):  # initial weights come from torch's own numbers
             torch.manual_seed(config.seed)
@@ -238,7 +231,7 @@ class Dreamer:
                 )
             self._optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
-            nn.utils.clip_grad_norm_(self.actor_critic.parameters(), options.max_grad_norm)
+            nn.utils.clip_grad_norm_(self.actor_critic.parameters(), MAX_GRAD_NORM)
             self._optimizer.step()
             self._follow()
             figures.append(quantities)
@@ -272,11 +265,11 @@ class Dreamer:
     def _scale(self, returns: Float[Tensor, "T B"]) -> float:
         """Return what to divide returns by: their range so far, but never less than 1."""
         low, high = returns.flatten().quantile(returns.new_tensor([0.05, 0.95])).tolist()
-        decay = self.options.return_decay if self.num_steps else 0.0
+        decay = RANGE_DECAY if self.num_steps else 0.0
         self._return_range = decay * self._return_range + (1 - decay) * (high - low)
         return max(1.0, self._return_range)
 
     @torch.no_grad()
     def _follow(self) -> None:
         for slow, fast in zip(self._slow.parameters(), self.actor_critic.parameters(), strict=True):
-            slow.lerp_(fast, 1 - self.options.slow_decay)
+            slow.lerp_(fast, 1 - SLOW_DECAY)

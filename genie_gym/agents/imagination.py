@@ -1,17 +1,14 @@
-"""Games of a world on tokens alone: what an agent learns from that needs no pixels."""
+"""Games of a world on tokens alone: an agent that reads tokens needs no pixels to learn."""
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from genie_gym.agents.checkpoint import refilled, tensors_of
-from genie_gym.envs.slots import WorldEnvConfig
-from genie_gym.models.world import World
-from genie_gym.nn.draws import uniform
-from genie_gym.nn.masking import draw_codes
+from genie_gym.agents.checkpoint import slots_content, slots_state
+from genie_gym.envs.slots import Slots, WorldEnvConfig, to_starts
 
 Tokens = Int[Tensor, "B K S"]
 """Tokens of the newest K frames of every game, oldest first."""
@@ -30,92 +27,50 @@ class Step(NamedTuple):
 
 
 class Imagination:
-    """B games side by side; one that is over is replaced by a new one at once.
+    """The games that the learned environments play; one that is over is replaced at once.
 
-    Games begin at the world's start contexts, end where the world is more sure than not that they
-    did, and are cut after `env.max_episode_steps`.
+    A new game remembers the last frames of its start context; a context of fewer frames than are
+    remembered has its first one repeated.
 
     Args:
-        world: a trained world with a reward model.
-        env: how it is played.
+        env: the world, and how it is played.
         num_games: games side by side.
         num_frames: frames whose tokens are remembered.
-        generator: draws starts, frames and rewards.
+        seed: fixes starts, frames and rewards.
     """
 
-    def __init__(
-        self,
-        world: World,
-        env: WorldEnvConfig,
-        *,
-        num_games: int,
-        num_frames: int,
-        generator: torch.Generator,
-    ) -> None:
-        self.world = world
-        self._env = env
-        self._generator = generator
-        length = world.starts.tokens.shape[1]
-        # A context of fewer frames has its first one repeated.
-        self._places = torch.arange(length - num_frames, length).clamp(min=0).to(world.device)
-        starts = self._draw_starts(num_games)
-        self._state = world.start(starts)
-        self.tokens: Tokens = self._remembered(starts)
-        self._num_steps = torch.zeros_like(starts)
+    def __init__(self, env: WorldEnvConfig, *, num_games: int, num_frames: int, seed: int) -> None:
+        self.slots = Slots(env, num_games)
+        self.slots.np_randoms = [np.random.default_rng((seed, game)) for game in range(num_games)]
+        self._contexts = self.slots.world.starts.tokens
+        length = self._contexts.shape[1]
+        self._remembered = torch.arange(length - num_frames, length).clamp(min=0)
+        self.tokens: Tokens = self._contexts[:1, self._remembered]
+        self._begin(np.ones(num_games, np.bool_))
 
     def step(self, actions: Int[Tensor, " B"]) -> Step:
         """Play one action in every game; leaves `tokens` at the newest frames."""
-        imagined = self.world.imagine(
-            self._state,
-            actions,
-            self._generator,
-            num_maskgit_steps=self._env.num_maskgit_steps,
-            temperature=self._env.temperature,
-        )
-        self._state = imagined.state
-        probs = imagined.prediction.reward_probs.float()
-        if self._env.reward_mode == "sampled":
-            draws = uniform((), len(probs), self._generator, probs.device)
-            rewards = self.world.reward_classes[draw_codes(probs.log(), draws, 1.0)]
-        else:
-            rewards = probs @ self.world.reward_classes
-        reached = torch.cat([self.tokens[:, 1:], imagined.state.tokens[:, None]], dim=1)
-        continuation = 1 - imagined.prediction.terminated_prob.float()
-        self._num_steps = self._num_steps + 1
-        is_over = continuation < 0.5
-        if (limit := self._env.max_episode_steps) is not None:
-            is_over = is_over | (self._num_steps >= limit)
-        self.tokens = reached
+        outcome = self.slots.step(actions.cpu().numpy())
+        is_over = self.slots.is_over.copy()
+        newest = self.slots.state.tokens[:, None]
+        self.tokens = reached = torch.cat([self.tokens[:, 1:], newest], dim=1)
         if is_over.any():
             self._begin(is_over)
-        return Step(rewards, continuation, is_over, reached)
+        values = (outcome.rewards, 1 - outcome.terminated_probs)
+        rewards, continuation = (torch.from_numpy(x).float().to(reached.device) for x in values)
+        return Step(rewards, continuation, torch.from_numpy(is_over).to(reached.device), reached)
 
     def get_state(self) -> dict[str, Any]:
-        """Return all that decides how the games go on, but for the generator."""
-        return {
-            "world": list(tensors_of(self._state)),
-            "tokens": self.tokens,
-            "ages": self._num_steps,
-        }
+        """Return all that decides how the games go on."""
+        return {"tokens": self.tokens, **slots_content(self.slots.get_state())}
 
-    def set_state(self, state: Mapping[str, Any]) -> None:
+    def set_state(self, state: dict[str, Any]) -> None:
         """Go back to games that `get_state` gave."""
-        device = self.world.device
-        self._state = refilled(self._state, iter([x.to(device) for x in state["world"]]))
-        self.tokens, self._num_steps = state["tokens"].to(device), state["ages"].to(device)
+        self.slots.set_state(slots_state(state, self.slots.state))
+        self.tokens = state["tokens"].to(self.tokens.device)
 
-    def _begin(self, is_over: Bool[Tensor, " B"]) -> None:
-        starts = self._draw_starts(int(is_over.sum()))
-        places = (is_over.cumsum(0) - 1).clamp(min=0)
-        self._state = self._state.where(is_over, self.world.start(starts).gather(places))
-        is_new = is_over[:, None, None]
-        self.tokens = torch.where(is_new, self._remembered(starts)[places], self.tokens)
-        self._num_steps = torch.where(is_over, 0, self._num_steps)
-
-    def _draw_starts(self, count: int) -> Int[Tensor, " games"]:
-        high, device = len(self.world.starts), self._generator.device
-        starts = torch.randint(high, (count,), generator=self._generator, device=device)
-        return starts.to(self.world.device)
-
-    def _remembered(self, starts: Int[Tensor, " games"]) -> Int[Tensor, "games K S"]:
-        return self.world.starts.tokens[starts][:, self._places]
+    def _begin(self, is_new: Bool[np.ndarray, " B"]) -> None:
+        starts = self.slots.reset(is_new, to_starts(None, len(is_new)))
+        begun = self._contexts[torch.from_numpy(starts)][:, self._remembered]
+        is_begun = torch.from_numpy(is_new).to(begun.device)[:, None, None]
+        self.tokens = torch.where(is_begun, begun, self.tokens)

@@ -14,15 +14,13 @@ from stable_baselines3.common.vec_env import VecMonitor
 from torch import Tensor
 
 from genie_gym.agents.algorithms import make_model
-from genie_gym.agents.checkpoint import refilled, tensors_of
+from genie_gym.agents.checkpoint import slots_content, slots_state
 from genie_gym.agents.config import AgentConfig
 from genie_gym.agents.learner import world_with_rewards
 from genie_gym.agents.observations import GreyFrameStack
 from genie_gym.config import to_dict
 from genie_gym.envs.sb3_vec_env import GenieWorldSB3VecEnv
-from genie_gym.envs.slots import SlotsState
 from genie_gym.models.world import World
-from genie_gym.nn.draws import Streams
 
 COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_n_calls", "exploration_rate")
 """Numbers of a model; some algorithms lack some."""
@@ -170,13 +168,9 @@ def _restore_model(learner: "SB3Learner", content: dict[str, Any]) -> None:
 
 
 def _env_state(learner: "SB3Learner") -> dict[str, Any]:
-    state, monitor = learner.slots.envs.get_state(), learner.monitor
+    monitor = learner.monitor
     return {
-        "world": list(tensors_of(state.world)),
-        "streams": (state.streams.seeds, state.streams.num_drawn),
-        "slot_randoms": json.dumps(state.np_randoms),
-        "num_steps": torch.from_numpy(state.num_steps),
-        "is_over": torch.from_numpy(state.is_over),
+        **slots_content(learner.slots.envs.get_state()),
         "stack": torch.from_numpy(learner.stacked.stack),
         "episode_returns": torch.from_numpy(monitor.episode_returns),
         "episode_lengths": torch.from_numpy(monitor.episode_lengths),
@@ -187,18 +181,7 @@ def _env_state(learner: "SB3Learner") -> dict[str, Any]:
 def _restore_env(learner: "SB3Learner", content: dict[str, Any]) -> None:
     envs, monitor = learner.slots.envs, learner.monitor
     learner.stacked.reset()  # gives the shape of a state
-    device = envs.world.device
-    saved = iter([x.to(device) for x in content["world"]])
-    seeds, num_drawn = (x.to(device) for x in content["streams"])
-    envs.set_state(
-        SlotsState(
-            world=refilled(envs.get_state().world, saved),
-            streams=Streams(seeds, num_drawn),
-            np_randoms=tuple(json.loads(content["slot_randoms"])),
-            num_steps=content["num_steps"].numpy(),
-            is_over=content["is_over"].numpy(),
-        )
-    )
+    envs.set_state(slots_state(content, envs.get_state().world))
     learner.stacked.stack = content["stack"].numpy()
     monitor.episode_returns = content["episode_returns"].numpy()
     monitor.episode_lengths = content["episode_lengths"].numpy()
