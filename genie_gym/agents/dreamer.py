@@ -220,10 +220,12 @@ class Dreamer:
         tokens, actions, targets = (
             rearrange(x, steps) for x in (rollout.tokens, rollout.actions, returns)
         )
-        figures: list[Tensor] = []
+        figures = []
         order = torch.randperm(len(targets), generator=self._generator).to(targets.device)
         for part in order.chunk(options.num_minibatches):
-            loss, quantities = self._loss(tokens[part], actions[part], targets[part], scale)
+            loss, critic_loss, entropy = self._loss(
+                tokens[part], actions[part], targets[part], scale
+            )
             if not torch.isfinite(loss):
                 raise DivergedError(
                     f"loss is {loss.item()} after {self.num_steps} imagined steps. Take a lower "
@@ -234,11 +236,11 @@ class Dreamer:
             nn.utils.clip_grad_norm_(self.actor_critic.parameters(), MAX_GRAD_NORM)
             self._optimizer.step()
             self._follow()
-            figures.append(quantities)
-        names = ("critic_loss", "entropy", "advantage_size")
-        means = dict(zip(names, torch.stack(figures).mean(0).tolist(), strict=True))
+            figures.append((critic_loss, entropy))
+        critic_loss, entropy = torch.tensor(figures).mean(0).tolist()
         return {
-            **means,
+            "critic_loss": critic_loss,
+            "entropy": entropy,
             "points_per_1000_steps": 1000 * rollout.rewards.mean().item(),
             "mean_return": returns.mean().item(),
             "return_range": self._return_range,
@@ -250,7 +252,8 @@ class Dreamer:
         actions: Int[Tensor, " rows"],
         targets: Float[Tensor, " rows"],
         scale: float,
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, " figures"]]:
+    ) -> tuple[Float[Tensor, ""], float, float]:
+        """Return the loss, and of it the critic's part and the policy's entropy."""
         log_probs, values = self.actor_critic(tokens)
         with torch.no_grad():
             _, slow_values = self._slow(tokens)
@@ -260,7 +263,7 @@ class Dreamer:
         actor_loss = -(taken * advantages).mean() - self.options.entropy_scale * entropy
         critic_loss = F.mse_loss(values, targets)
         loss = actor_loss + critic_loss + F.mse_loss(values, slow_values)
-        return loss, torch.stack([critic_loss, entropy, advantages.abs().mean()]).detach()
+        return loss, critic_loss.item(), entropy.item()
 
     def _scale(self, returns: Float[Tensor, "T B"]) -> float:
         """Return what to divide returns by: their range so far, but never less than 1."""
@@ -271,5 +274,6 @@ class Dreamer:
 
     @torch.no_grad()
     def _follow(self) -> None:
+        """Move the slow critic towards the critic."""
         for slow, fast in zip(self._slow.parameters(), self.actor_critic.parameters(), strict=True):
             slow.lerp_(fast, 1 - SLOW_DECAY)

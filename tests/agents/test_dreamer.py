@@ -106,7 +106,7 @@ def test_games_go_on_from_a_saved_state_as_before(imagine):
 
 def test_the_action_that_pays_is_found(make_config, generous_bundle, tmp_path):
     env = {"game": "Pong", "world": str(generous_bundle), "num_maskgit_steps": 1}
-    changes = {"num_envs": 16, "steps": 1536, "learning_rate": 3e-3, "min_learning_rate": 0.0}
+    changes = {"num_envs": 16, "steps": 768, "learning_rate": 5e-3, "min_learning_rate": 0.0}
     config = make_config("dreamer", env=env, save_every=10_000, **changes)
     world = load_world(generous_bundle)
     state = world.start(torch.zeros(6, dtype=torch.int64))
