@@ -19,48 +19,44 @@ UNIFORM_SHARE = 0.01
 """Share of a uniform choice in every policy: no action becomes impossible."""
 
 
-class ActorCritic(nn.Module):
-    """From the tokens of the last frames to the chances of the actions, and a value.
+class TokenNetwork(nn.Module):
+    """From the tokens of the last frames to a few numbers: an actor's logits, a critic's value.
 
     A token is seen as the difference of its code to what is usual at its place (`measure`).
 
     Args:
         config: shape of the network.
         tokenizer: what makes the tokens.
-        num_actions: size of the action set.
+        num_outputs: numbers that come out.
 
     Source:
-        Hafner et al. 2023, "DreamerV3": layers with normalisation and SiLU, outputs that begin at
-        zero, 1 % of a uniform choice. Theirs reads the state of a recurrent model, and actor and
-        critic share nothing; ours reads codes, and they share all but their last layers.
+        Hafner et al. 2023, "DreamerV3": layers with normalisation and SiLU, an output that begins
+        at zero. Theirs reads the state of a recurrent model, ours reads codes.
     """
 
     codebook: Float[Tensor, "codes code_dim"]
     background: Float[Tensor, "S code_dim"]
     contrast: Float[Tensor, ""]
 
-    def __init__(self, config: NetworkConfig, tokenizer: Tokenizer, num_actions: int) -> None:
+    def __init__(self, config: NetworkConfig, tokenizer: Tokenizer, num_outputs: int) -> None:
         super().__init__()
         codebook, num_tokens = tokenizer.quantizer.codebook, tokenizer.num_tokens
-        code_dim = codebook.shape[1]
+        code_dim, dim = codebook.shape[1], config.feature_dim
         self.register_buffer("codebook", torch.zeros_like(codebook))
         self.register_buffer("background", torch.zeros(num_tokens, code_dim))
         self.register_buffer("contrast", torch.ones(()))
         self.embed = nn.Linear(code_dim, config.token_dim, bias=False)
-        dim = config.feature_dim
-        self.to_features = nn.Sequential(
+        self.layers = nn.Sequential(
             nn.Linear(config.num_frames * num_tokens * config.token_dim, dim),
             nn.LayerNorm(dim),
             nn.SiLU(),
             nn.Linear(dim, dim),
             nn.LayerNorm(dim),
             nn.SiLU(),
+            nn.Linear(dim, num_outputs),
         )
-        self.to_logits = nn.Linear(dim, num_actions)
-        self.to_value = nn.Linear(dim, 1)
-        for layer in (self.to_logits, self.to_value):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for parameter in self.layers[-1].parameters():
+            nn.init.zeros_(parameter)
 
     @torch.no_grad()
     def measure(
@@ -73,24 +69,20 @@ class ActorCritic(nn.Module):
         spread = (codes - self.background).square().mean().sqrt()
         self.contrast.copy_(spread.clamp(min=1e-3))  # all frames may be the same
 
-    def forward(
-        self, tokens: Int[Tensor, "B K S"]
-    ) -> tuple[Float[Tensor, "B actions"], Float[Tensor, " B"]]:
-        """Return the log-probabilities of the actions, and the values."""
+    def forward(self, tokens: Int[Tensor, "B K S"]) -> Float[Tensor, "B outputs"]:
+        """Return the numbers of each game."""
         seen = F.embedding(tokens, self.embed(self.codebook)) - self.embed(self.background)
-        features = self.to_features(rearrange(seen / self.contrast, "B K S D -> B (K S D)"))
-        probs = self.to_logits(features).softmax(-1)
-        probs = (1 - UNIFORM_SHARE) * probs + UNIFORM_SHARE / probs.shape[-1]
-        return probs.log(), self.to_value(features)[:, 0]
+        out: Tensor = self.layers(rearrange(seen / self.contrast, "B K S D -> B (K S D)"))
+        return out
 
 
 class TokenPolicy(nn.Module):
     """An actor with the tokenizer of its world, so that it can be shown frames."""
 
-    def __init__(self, tokenizer: Tokenizer, actor_critic: ActorCritic) -> None:
+    def __init__(self, tokenizer: Tokenizer, actor: TokenNetwork) -> None:
         super().__init__()
         self.tokenizer = tokenizer
-        self.actor_critic = actor_critic
+        self.actor = actor
 
     @torch.no_grad()
     def look(
@@ -106,7 +98,7 @@ class TokenPolicy(nn.Module):
             cache: what the call before returned.
             is_first: which games have just begun.
         """
-        device = self.actor_critic.codebook.device
+        device = self.actor.codebook.device
         if cache is None:
             cache = self.tokenizer.encoder.empty_cache(len(frames), self.tokenizer.num_tokens)
         is_new = torch.from_numpy(is_first).to(device)
@@ -124,10 +116,22 @@ class TokenPolicy(nn.Module):
         deterministic: bool,
     ) -> tuple[Int64[np.ndarray, " B"], TemporalCache]:
         """Return actions, with the signature of SB3's policies; draws from torch's own numbers."""
-        device = self.actor_critic.codebook.device
-        log_probs, _ = self.actor_critic(torch.from_numpy(tokens).to(device))
+        device = self.actor.codebook.device
+        log_probs = action_log_probs(self.actor, torch.from_numpy(tokens).to(device))
         actions = log_probs.argmax(-1).cpu() if deterministic else draw_actions(log_probs)
         return actions.numpy(), cache
+
+
+def action_log_probs(
+    actor: TokenNetwork, tokens: Int[Tensor, "B K S"]
+) -> Float[Tensor, "B actions"]:
+    """Return the log-probabilities of the actions, a small share of them uniform.
+
+    Source:
+        Hafner et al. 2023, "DreamerV3", section "Robust prediction": categoricals are 1 % uniform.
+    """
+    probs: Tensor = actor(tokens).softmax(-1)
+    return ((1 - UNIFORM_SHARE) * probs + UNIFORM_SHARE / probs.shape[-1]).log()
 
 
 def draw_actions(

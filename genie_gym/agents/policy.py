@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from genie_gym.agents.algorithms import make_policy
 from genie_gym.agents.config import Algo, NetworkConfig
-from genie_gym.agents.dreamer_network import ActorCritic, TokenPolicy
+from genie_gym.agents.dreamer_network import TokenNetwork, TokenPolicy
 from genie_gym.agents.observations import begin_stack, grey, push
 from genie_gym.config import from_dict, to_dict
 from genie_gym.errors import ConfigError, PolicyError
@@ -237,7 +237,7 @@ def _untrained(card: PolicyCard) -> nn.Module:
     tokenizer = Tokenizer(
         card.tokenizer, height=card.height, width=card.width, generator=torch.Generator()
     )
-    return TokenPolicy(tokenizer, ActorCritic(card.network, tokenizer, card.num_actions))
+    return TokenPolicy(tokenizer, TokenNetwork(card.network, tokenizer, card.num_actions))
 
 
 def _unshared(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -123,7 +123,7 @@ def test_the_action_that_pays_is_found(make_config, generous_bundle, tmp_path):
 def test_a_policy_plays_what_the_training_network_chooses(trained_dreamer, make_config, world):
     policy = genie_gym.load_policy(trained_dreamer)
     learner = Dreamer(make_config("dreamer"))
-    learner.actor_critic.load_state_dict(policy.network.actor_critic.state_dict())
+    learner.actor.load_state_dict(policy.network.actor.state_dict())
     frames = np.random.default_rng(0).integers(256, size=(4, 3, 64, 64, 3), dtype=np.uint8)
     tokens = world.stack.tokenizer.encode(to_float(torch.from_numpy(frames).transpose(0, 1)))
     state = None
@@ -131,8 +131,7 @@ def test_a_policy_plays_what_the_training_network_chooses(trained_dreamer, make_
         actions, state = policy.predict(obs, state, deterministic=True)
         seen = tokens[:, [max(step - 1, 0), step]]
         np.testing.assert_array_equal(state[0], seen)
-        log_probs, _ = learner.actor_critic(seen)
-        np.testing.assert_array_equal(actions, log_probs.argmax(-1))
+        np.testing.assert_array_equal(actions, learner.actor(seen).argmax(-1))
     single, _ = policy.predict(frames[0, 0], deterministic=True)
     assert single.shape == ()
 
@@ -181,11 +180,11 @@ def test_a_card_of_tokens_without_a_tokenizer_is_refused(trained_dreamer, tmp_pa
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change(make_config):
     learner = Dreamer(make_config("dreamer"))
     with torch.no_grad():
-        learner.actor_critic.to_value.bias.fill_(torch.inf)
-    before = copy.deepcopy(learner.actor_critic.state_dict())
+        learner.critic.layers[-1].bias.fill_(torch.inf)
+    before = copy.deepcopy(learner.actor.state_dict())
     with pytest.raises(DivergedError, match=r"after 0 imagined steps\. Take a lower learning_rate"):
         learner.learn(32, Logger(None, []), on_rollout=lambda: None, on_steps=lambda _: None)
-    for name, tensor in learner.actor_critic.state_dict().items():
+    for name, tensor in learner.actor.state_dict().items():
         assert torch.equal(tensor, before[name])
 
 
