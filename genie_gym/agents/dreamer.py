@@ -38,13 +38,13 @@ class DreamerConfig:
 
     horizon: int = 16
     """Steps that every game is imagined between two updates."""
-    num_minibatches: int = 16
+    num_minibatches: int = 4
     """Parts of these steps that the weights are moved by, one after the other."""
     discount: float = 0.99
     """Worth of a reward one step later."""
     return_lambda: float = 0.95
     """How far returns trust what was imagined: 0 for one step, 1 for all of it."""
-    entropy_scale: float = 1e-3
+    entropy_scale: float = 1e-2
     """Reward for an undecided policy, beside returns brought to a range of 1."""
 
     def __post_init__(self) -> None:
@@ -127,7 +127,8 @@ class Dreamer:
         bonus, a critic held to its own moving average. Ours: the world is trained before and stands
         still, games go on over many horizons instead of beginning anew from replayed states, the
         critic gives one number by squared error instead of classes of a symlog scale, a rollout is
-        used in minibatches, and the discount is that of shorter plans (0.99, theirs is 0.997).
+        used in minibatches, the discount is 0.99 (theirs 0.997), and the entropy bonus is 30 times
+        theirs, because batches are small and the policy would settle on noise.
     """
 
     def __init__(self, config: AgentConfig) -> None:
