@@ -30,7 +30,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, help="YAML with any of the settings")
     parser.add_argument("--world", help="world to learn in; overrides env.world (default: pong)")
     parser.add_argument(
-        "--algo", help="ppo, a2c, dqn, or recurrent_ppo (needs sb3-contrib) (default: ppo)"
+        "--algo",
+        help="ppo, a2c, dqn, dreamer, or recurrent_ppo (needs sb3-contrib) (default: ppo)",
     )
     parser.add_argument("--steps", type=int, help="imagined steps (default: 1000000)")
     parser.add_argument("--num-envs", type=int, help="imagined games at once (default: 64)")

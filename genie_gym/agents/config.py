@@ -7,21 +7,26 @@ from typing import Any, Literal
 from genie_gym.envs.slots import WorldEnvConfig
 from genie_gym.errors import ConfigError
 
+Algo = Literal["ppo", "a2c", "dqn", "recurrent_ppo", "dreamer"]
+"""PPO, A2C or DQN of Stable-Baselines3, RecurrentPPO of sb3-contrib, or our own `Dreamer`."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetworkConfig:
-    """Shape of the policy network: two strided convolutions and a layer of features."""
+    """Shape of the policy network: two strided convolutions, or codes of tokens, to features."""
 
     num_frames: int = 4
-    """Grey frames the policy sees at once, the newest included."""
+    """Frames the policy sees at once, the newest included: grey ones, or their tokens."""
     channels: tuple[int, ...] = (16, 32)
     """Channels of the two convolutions."""
+    token_dim: int = 8
+    """Width that a code is brought to, where the policy reads tokens ("dreamer")."""
     feature_dim: int = 256
     """Features that policy and value are read from."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("num_frames", "feature_dim"):
+        for name in ("num_frames", "token_dim", "feature_dim"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"network.{name} must be at least 1, got {getattr(self, name)}")
         if len(self.channels) != 2 or min(self.channels) < 1:
@@ -65,8 +70,8 @@ class AgentConfig:
 
     env: WorldEnvConfig
     """The learned world, and how it is played."""
-    algo: Literal["ppo", "a2c", "dqn", "recurrent_ppo"] = "ppo"
-    """Algorithm: PPO, A2C or DQN of Stable-Baselines3, or RecurrentPPO of sb3-contrib."""
+    algo: Algo = "ppo"
+    """Algorithm."""
     steps: int = 1_000_000
     """Imagined steps in total, at least; a rollout is always played to its end."""
     num_envs: int = 64
@@ -78,7 +83,8 @@ class AgentConfig:
     min_learning_rate: float = 0.0
     """Learning rate at the last step; in between it falls in a straight line."""
     algo_options: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the algorithm that differ from `genie_gym.agents.algorithms`."""
+    """Keyword arguments of the algorithm that differ from `genie_gym.agents.algorithms`; those of
+    "dreamer" are the fields of `DreamerConfig`."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     """Shape of the policy network."""
     init_from: str | None = None

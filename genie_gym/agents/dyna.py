@@ -21,9 +21,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from genie_gym.agents.algorithms import check_options, make_policy
+from genie_gym.agents.dreamer import DreamerConfig
 from genie_gym.agents.dyna_config import DynaConfig
 from genie_gym.agents.policy import RUN_SUBFOLDER, load_policy, save_policy
 from genie_gym.agents.run import open_run, train_agent
+from genie_gym.config import from_dict
 from genie_gym.envs.real import RealEnv
 from genie_gym.errors import ConfigError
 from genie_gym.models.bundle import CARD_FILE, choose_device, load_world
@@ -210,5 +212,8 @@ def _check(config: DynaConfig, out: Path) -> None:
             f"{config.game} has {num_actions} actions, but world.stack.num_actions is "
             f"{stack.num_actions}. Set it to {num_actions}"
         )
+    if agent.algo == "dreamer":
+        from_dict(DreamerConfig, agent.algo_options, "agent.algo_options")
+        return
     check_options(agent)
     make_policy(agent.algo, agent.network, (stack.height, stack.width), num_actions)

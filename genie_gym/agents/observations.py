@@ -6,10 +6,10 @@ import cv2
 import gymnasium as gym
 import numpy as np
 from einops import rearrange, repeat
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32, Shaped, UInt8
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
-Stack = UInt8[np.ndarray, "B K H W"]
+Stack = Shaped[np.ndarray, "B K ..."]
 
 
 def grey(frames: UInt8[np.ndarray, "B H W 3"]) -> UInt8[np.ndarray, "B H W"]:
@@ -19,12 +19,12 @@ def grey(frames: UInt8[np.ndarray, "B H W 3"]) -> UInt8[np.ndarray, "B H W"]:
     return rearrange(np.asarray(tall, np.uint8), "(B H) W -> B H W", B=len(frames))
 
 
-def begin_stack(frames: UInt8[np.ndarray, "B H W"], num_frames: int) -> Stack:
+def begin_stack(frames: Shaped[np.ndarray, "B ..."], num_frames: int) -> Stack:
     """Return the stacks of games that have just begun: their first frame, repeated."""
-    return repeat(frames, "B H W -> B K H W", K=num_frames)
+    return repeat(frames, "B ... -> B K ...", K=num_frames)
 
 
-def push(stack: Stack, frames: UInt8[np.ndarray, "B H W"]) -> Stack:
+def push(stack: Stack, frames: Shaped[np.ndarray, "B ..."]) -> Stack:
     """Return the stacks with a new frame in and the oldest out; the old ones stay as they are."""
     return np.concatenate([stack[:, 1:], frames[:, None]], axis=1)
 

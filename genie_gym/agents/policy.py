@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -13,24 +13,25 @@ import torch
 from jaxtyping import Bool, Int64, Shaped, UInt8
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from stable_baselines3.common.policies import BasePolicy
-from torch import Tensor
+from torch import Tensor, nn
 
 from genie_gym.agents.algorithms import make_policy
-from genie_gym.agents.config import NetworkConfig
+from genie_gym.agents.config import Algo, NetworkConfig
+from genie_gym.agents.dreamer_network import TokenNetwork, TokenPolicy
 from genie_gym.agents.observations import begin_stack, grey, push
 from genie_gym.config import from_dict, to_dict
 from genie_gym.errors import ConfigError, PolicyError
 from genie_gym.files import replacing
 from genie_gym.models.bundle import PACKAGED_WORLDS, choose_device
+from genie_gym.models.tokenizer import Tokenizer, TokenizerConfig
 
 POLICY_VERSION = 1
 CARD_FILE, WEIGHTS_FILE = "policy.json", "policy.safetensors"
 RUN_SUBFOLDER = "policy"
 """Where a run folder keeps its newest policy."""
 
-State = tuple[UInt8[np.ndarray, "B K H W"], Any]
-"""The frames seen last, and what the network itself remembers."""
+State = tuple[UInt8[np.ndarray, "B K H W"] | Int64[np.ndarray, "B K S"], Any]
+"""The frames seen last, grey or as tokens, and what the network itself remembers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +46,7 @@ class PolicyCard:
     """Columns of a frame."""
     num_actions: int
     """Size of the game's minimal action set."""
-    algo: Literal["ppo", "a2c", "dqn", "recurrent_ppo"]
+    algo: Algo
     """Algorithm that trained it."""
     network: NetworkConfig
     """Shape of its network."""
@@ -66,9 +67,19 @@ class PolicyCard:
     """What was measured of it."""
     weights_hash: str | None = None
     """SHA-256 of its weights, which `save_policy` and `load_policy` fill in: a kill between the two
-    files must not give one policy the card of another. Absent in the first cards."""
+    files must not give one policy the card of another. None in the first cards."""
+    tokenizer: TokenizerConfig | None = None
+    """Shape of the tokenizer that comes with a policy of tokens; None with one of pixels."""
     version: int = POLICY_VERSION
     """Version of the file format."""
+
+    def __post_init__(self) -> None:
+        """Check that a policy of tokens has what makes them."""
+        if (self.algo == "dreamer") != (self.tokenizer is not None):
+            raise ConfigError(
+                f"tokenizer must be given for algo 'dreamer' and for no other, got "
+                f"{self.tokenizer} with {self.algo!r}"
+            )
 
 
 class Policy:
@@ -79,14 +90,13 @@ class Policy:
 
     Args:
         card: what it is.
-        network: SB3's policy, trained, on the device to run on.
+        network: SB3's policy or a `TokenPolicy`, trained, on the device to run on.
     """
 
-    def __init__(self, card: PolicyCard, network: BasePolicy) -> None:
+    def __init__(self, card: PolicyCard, network: nn.Module) -> None:
         self.card = card
         self.generator = torch.Generator()
-        self.network = network
-        self.network.set_training_mode(False)
+        self.network: Any = network.eval()
 
     def predict(
         self,
@@ -113,14 +123,19 @@ class Policy:
                 f"this policy sees uint8 frames of {size}, or batches of them, got {obs.dtype} "
                 f"{obs.shape}. Take one trained on such frames"
             )
-        newest = grey(obs.reshape(-1, *size))
-        fresh = begin_stack(newest, self.card.network.num_frames)
+        frames = obs.reshape(-1, *size)
         if state is None:
-            stack, inner, starts = fresh, None, np.ones(len(newest), np.bool_)
+            stack, inner, starts = None, None, np.ones(len(frames), np.bool_)
         else:
-            starts = np.zeros(len(newest), np.bool_) if episode_start is None else episode_start
-            stack = np.where(starts[:, None, None, None], fresh, push(state[0], newest))
-            inner = state[1]
+            starts = np.zeros(len(frames), np.bool_) if episode_start is None else episode_start
+            stack, inner = state
+        if isinstance(self.network, TokenPolicy):
+            newest, inner = self.network.look(frames, inner, starts)
+        else:
+            newest = grey(frames)
+        fresh = begin_stack(newest, self.card.network.num_frames)
+        is_first = starts.reshape(-1, *[1] * newest.ndim)
+        stack = fresh if stack is None else np.where(is_first, fresh, push(stack, newest))
         # SB3 draws from torch's global numbers, which are not ours to move.
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self.generator.get_state())
@@ -176,7 +191,7 @@ def load_policy(policy: str | Path, device: str = "cpu") -> Policy:
     folder = find_policy(policy)
     card = read_card(folder)
     with torch.random.fork_rng(devices=[]):  # initial weights must not move the caller's numbers
-        network = make_policy(card.algo, card.network, (card.height, card.width), card.num_actions)
+        network = _untrained(card)
     try:
         content = (folder / WEIGHTS_FILE).read_bytes()
         weights_hash = hashlib.sha256(content).hexdigest()
@@ -215,6 +230,17 @@ def find_policy(policy: str | Path) -> Path:
         f"no policy {name!r}: no {CARD_FILE} in {[str(folder) for folder in candidates]}. Train "
         f"one: genie-gym agent train --world pong --algo ppo --steps 1000000 --out {name}"
     )
+
+
+def _untrained(card: PolicyCard) -> nn.Module:
+    if card.tokenizer is None:
+        size = (card.height, card.width)
+        network: nn.Module = make_policy(card.algo, card.network, size, card.num_actions)
+        return network
+    tokenizer = Tokenizer(
+        card.tokenizer, height=card.height, width=card.width, generator=torch.Generator()
+    )
+    return TokenPolicy(tokenizer, TokenNetwork(card.network, tokenizer, card.num_actions))
 
 
 def _unshared(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

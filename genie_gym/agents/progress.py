@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from tqdm import tqdm
 
-from genie_gym.agents.checkpoint import Checkpoints, Training
+from genie_gym.agents.checkpoint import Checkpoints
 from genie_gym.agents.config import AgentConfig
 from genie_gym.agents.games import OPENING_STEPS, play_imagined, play_real
+from genie_gym.agents.learner import Learner
 from genie_gym.agents.policy import RUN_SUBFOLDER, PolicyCard, load_policy, save_policy
 from genie_gym.files import write_text
 
@@ -19,18 +20,19 @@ CHECK_SEED = 1_000_000
 """First seed of the games of a check; far from those that results are reported on."""
 
 
-class RunCallback(BaseCallback):
+class Progress:
     """Checks, saves and logs a run.
 
-    Everything happens at the start of a rollout, when the update before it is whole, so that a
-    resumed run does what an unbroken one does.
+    It is visited before a rollout, when the update before it is whole, so that a resumed run does
+    what an unbroken one does.
 
     Args:
-        training: the run.
+        learner: what learns.
         config: what was asked for.
         card: of the policy, figures still open; its steps are those taken before this run.
         out: the run folder.
         checkpoints: where to save.
+        logger: takes the figures of a check.
         bar: shows the steps.
         marks: where the run stands, to be saved with it: what the checkpoint gave that it goes on
             from, or the `world_hash` of a new run.
@@ -38,37 +40,28 @@ class RunCallback(BaseCallback):
 
     def __init__(
         self,
-        training: Training,
+        learner: Learner,
         config: AgentConfig,
         card: PolicyCard,
         out: Path,
         checkpoints: Checkpoints,
+        logger: Logger,
         bar: "tqdm[Any]",
         marks: dict[str, Any],
     ) -> None:
-        super().__init__()
-        self._training = training
+        self._learner = learner
         self._config = config
         self._card = card
         self._out = out
         self._checkpoints = checkpoints
+        self._logger = logger
         self._bar = bar
         self._marks = {"checked": 0, "saved": 0, "check_steps": 0, "best": None} | marks
-        self._drop_later_lines(training.model.num_timesteps)
+        self._drop_later_lines(learner.num_steps)
 
-    def finish(self) -> None:
-        """Check and save the finished policy."""
-        self._visit(is_last=True)
-
-    def _on_step(self) -> bool:
-        self._bar.update(self._training.slots.num_envs)
-        return True
-
-    def _on_rollout_start(self) -> None:
-        self._visit(is_last=False)
-
-    def _visit(self, *, is_last: bool) -> None:
-        step, marks = self._training.model.num_timesteps, self._marks
+    def visit(self, *, is_last: bool = False) -> None:
+        """Check and save what is due; with `is_last`, the finished policy."""
+        step, marks = self._learner.num_steps, self._marks
         is_check, is_save = (
             step // every > marks[mark] // every or (is_last and step > marks[mark])
             for mark, every in (
@@ -83,7 +76,7 @@ class RunCallback(BaseCallback):
                 self._check(step)
         if is_save:
             marks["saved"] = step
-            self._checkpoints.save(self._training, marks)
+            self._checkpoints.save(self._learner, marks)
 
     def _check(self, step: int) -> None:
         """Play real games, compare them with what is imagined, and keep the best policy."""
@@ -129,18 +122,18 @@ class RunCallback(BaseCallback):
             file.write(json.dumps(figures) + "\n")
         for name, value in figures.items():
             if isinstance(value, float):
-                self.logger.record(f"check/{name}", value)
-        self.logger.dump(step)
+                self._logger.record(f"check/{name}", value)
+        self._logger.dump(step)
         self._bar.set_postfix(real=f"{figures['real_return']:.1f}", gap=f"{figures['gap']:.1f}")
 
     def _save_policy(self, folder: str, figures: dict[str, Any]) -> None:
         card = dataclasses.replace(
             self._card,
-            imagined_steps=self._card.imagined_steps + self._training.model.num_timesteps,
+            imagined_steps=self._card.imagined_steps + self._learner.num_steps,
             check_steps=self._card.check_steps + self._marks["check_steps"],
             figures=figures,
         )
-        save_policy(self._out / folder, card, self._training.model.policy.state_dict())
+        save_policy(self._out / folder, card, self._learner.weights())
 
     @property
     def _metrics(self) -> Path:

@@ -13,23 +13,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from stable_baselines3.common.logger import configure
-from stable_baselines3.common.vec_env import VecMonitor
 from tqdm import tqdm
 
-from genie_gym.agents.algorithms import make_model
-from genie_gym.agents.checkpoint import Checkpoints, Training
+from genie_gym.agents.checkpoint import Checkpoints
 from genie_gym.agents.config import AgentConfig
-from genie_gym.agents.observations import GreyFrameStack
+from genie_gym.agents.dreamer import Dreamer
+from genie_gym.agents.learner import Learner
 from genie_gym.agents.policy import RUN_SUBFOLDER, PolicyCard, load_policy
-from genie_gym.agents.progress import RunCallback
+from genie_gym.agents.progress import Progress
+from genie_gym.agents.sb3_learner import SB3Learner
 from genie_gym.config import from_dict, load_yaml, to_dict
 from genie_gym.envs.replay import world_hash
-from genie_gym.envs.sb3_vec_env import GenieWorldSB3VecEnv
-from genie_gym.errors import ConfigError, DataError, PolicyError, WorldError
+from genie_gym.errors import ConfigError, DataError, PolicyError
 from genie_gym.files import write_text
+from genie_gym.models.world import World
 
 CONFIG_FILE = "config.yaml"
 
@@ -53,18 +52,18 @@ def train_agent(config: AgentConfig, out: Path, *, resume: bool = False) -> Path
         DeviceError: the device is not there.
     """
     former = load_policy(config.init_from) if config.init_from else None
-    training = _begin(config)
-    card = _card(config, training)
+    learner: Learner = Dreamer(config) if config.algo == "dreamer" else SB3Learner(config)
+    card = _card(config, learner.world)
     if former:
         card = _continued(card, former.card, str(config.init_from))
-        training.model.policy.load_state_dict(former.network.state_dict())
+        learner.begin_with(former.network)
     open_run(out, config, resume=resume)
     checkpoints = Checkpoints(out / "checkpoints")
     begun = {
         "world_hash": card.world_hash,
         "init_from_hash": former.card.weights_hash if former else None,
     }
-    marks = begun | (checkpoints.restore_newest(training) or {})
+    marks = begun | (checkpoints.restore_newest(learner) or {})
     if marks["world_hash"] != card.world_hash:
         raise DataError(
             f"{out} was begun in the world {marks['world_hash']}, but {card.world!r} is now "
@@ -76,16 +75,13 @@ def train_agent(config: AgentConfig, out: Path, *, resume: bool = False) -> Path
             f"{config.init_from} are now {begun['init_from_hash']}. Find the former policy, or "
             "take another --out"
         )
-    done = training.model.num_timesteps
-    training.model.set_logger(configure(str(out), ["tensorboard"]))
+    logger = configure(str(out), ["tensorboard"])
+    done = learner.num_steps
     with tqdm(total=config.steps, initial=done, unit="step", desc=config.algo) as bar:
-        callback = RunCallback(training, config, card, out, checkpoints, bar, marks)
+        progress = Progress(learner, config, card, out, checkpoints, logger, bar, marks)
         if done < config.steps:
-            training.model.learn(config.steps - done, callback, reset_num_timesteps=False)
-        else:
-            callback.init_callback(training.model)
-        callback.finish()
-    training.stacked.close()
+            learner.learn(config.steps, logger, on_rollout=progress.visit, on_steps=bar.update)
+        progress.visit(is_last=True)
     return out / RUN_SUBFOLDER
 
 
@@ -133,23 +129,7 @@ def open_run(out: Path, config: Any, *, resume: bool) -> None:
             )
 
 
-def _begin(config: AgentConfig) -> Training:
-    options = {name: value for name, value in to_dict(config.env).items() if name != "game"}
-    slots = GenieWorldSB3VecEnv(config.num_envs, config.env.game, **options)
-    world = slots.envs.world
-    if "reward" not in world.parts:
-        raise WorldError(
-            "an agent learns from rewards, and this world has no trained 'reward' part; it has "
-            f"{sorted(world.parts)}. Train it: genie-gym train --stage reward, then export"
-        )
-    monitor = VecMonitor(slots)
-    stacked = GreyFrameStack(monitor, config.network.num_frames)
-    starts = world.decode(world.start(torch.arange(len(world.starts)))).cpu().numpy()
-    return Training(make_model(config, stacked, starts), stacked, monitor, slots)
-
-
-def _card(config: AgentConfig, training: Training) -> PolicyCard:
-    world = training.slots.envs.world
+def _card(config: AgentConfig, world: World) -> PolicyCard:
     data: dict[str, Any] = world.card.get("provenance", {}).get("data", {})
     return PolicyCard(
         game=world.config.game,
@@ -158,6 +138,7 @@ def _card(config: AgentConfig, training: Training) -> PolicyCard:
         num_actions=world.num_actions,
         algo=config.algo,
         network=config.network,
+        tokenizer=world.config.tokenizer if config.algo == "dreamer" else None,
         world=config.env.world or config.env.game.lower(),
         world_hash=world_hash(world),
         imagined_steps=0,
@@ -170,7 +151,7 @@ def _card(config: AgentConfig, training: Training) -> PolicyCard:
 
 def _continued(card: PolicyCard, former: PolicyCard, init_from: str) -> PolicyCard:
     """Return the card of a policy that begins with a former one's weights and counts its steps."""
-    for key in ("game", "height", "width", "num_actions", "algo", "network"):
+    for key in ("game", "height", "width", "num_actions", "algo", "network", "tokenizer"):
         old, new = getattr(former, key), getattr(card, key)
         if old != new:
             raise PolicyError(

@@ -11,6 +11,7 @@ OPTIONS = {
     "a2c": {"n_steps": 8},
     "dqn": {"buffer_size": 64, "learning_starts": 16, "batch_size": 8, "train_freq": 4},
     "recurrent_ppo": {"n_steps": 8, "batch_size": 16, "n_epochs": 1},
+    "dreamer": {"horizon": 8, "num_minibatches": 2},
 }
 
 
@@ -26,7 +27,7 @@ def make_config(pipeline):
             "num_envs": 4,
             "save_every": 32,
             "algo_options": OPTIONS[algo],
-            "network": {"num_frames": 2, "channels": [2, 3], "feature_dim": 8},
+            "network": {"num_frames": 2, "channels": [2, 3], "token_dim": 3, "feature_dim": 8},
             "real_check": {"every": 64, "episodes": 0},
         }
         return from_dict(AgentConfig, values | changes)

@@ -106,6 +106,16 @@ def test_a_card_counts_the_steps_of_all_rounds(run):
     assert load_policy(run).card.world == str(run / "round-01" / "world")
 
 
+def test_a_run_without_its_last_agent_trains_it_again(run):
+    policy = (run / POLICY).read_bytes()
+    for folder in (run / "round-01" / "agent", run / "policy"):
+        shutil.rmtree(folder)
+    torch.manual_seed(99)  # another process has other numbers
+    train_dyna(make_config(), run, record=record, resume=True)
+    assert (run / POLICY).read_bytes() == policy
+
+
+@pytest.mark.slow
 def test_a_run_that_is_killed_everywhere_ends_as_an_unbroken_one(run, tmp_path, monkeypatch):
     seen = set()
 
@@ -130,9 +140,7 @@ def test_a_run_that_is_killed_everywhere_ends_as_an_unbroken_one(run, tmp_path, 
         return play_episode(settings, episode_id, max_actions, **options)
 
     kill_after_saving(stage_checkpoint.Checkpoints, lambda checkpoint: checkpoint.step)
-    kill_after_saving(
-        agent_checkpoint.Checkpoints, lambda training, marks: training.model.num_timesteps
-    )
+    kill_after_saving(agent_checkpoint.Checkpoints, lambda learner, marks: learner.num_steps)
     monkeypatch.setattr("collectors.workers.play_episode", play_and_die)
     # The same name as the unbroken run, which its recordings hold.
     unbroken = run.rename(run.with_name("unbroken"))

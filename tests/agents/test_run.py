@@ -47,7 +47,7 @@ def test_a_run_leaves_a_policy_that_says_where_it_was_trained(trained, pipeline,
     assert list(trained.glob("events.out.tfevents.*"))
 
 
-@pytest.mark.parametrize("algo", ["ppo", "a2c", "dqn", "recurrent_ppo"])
+@pytest.mark.parametrize("algo", ["ppo", "a2c", "dqn", "recurrent_ppo", "dreamer"])
 def test_a_killed_run_reaches_what_an_unbroken_one_reaches(make_config, tmp_path, algo):
     if algo == "recurrent_ppo":
         pytest.importorskip("sb3_contrib", reason="sb3-contrib is not installed")
@@ -71,8 +71,9 @@ def test_a_killed_run_reaches_what_an_unbroken_one_reaches(make_config, tmp_path
     for folder in ("policy", "best"):
         assert read_card(killed / folder) == read_card(unbroken / folder)
     first, *_ = sorted((killed / "checkpoints").iterdir())
-    begun = torch.load(first, weights_only=True)["weights"]
-    assert any(not torch.equal(x, begun[name]) for name, x in weights(unbroken).items())
+    begun = torch.load(first, weights_only=True)["actor" if algo == "dreamer" else "weights"]
+    ended = {name.removeprefix("actor."): x for name, x in weights(unbroken).items()}
+    assert any(not torch.equal(ended[name], x) for name, x in begun.items() if name in ended)
 
 
 def test_a_finished_run_is_resumed_to_itself(trained, make_config, tmp_path):
@@ -160,11 +161,12 @@ def test_checks_do_not_move_training(trained, make_config, tmp_path):
     assert_same_weights(weights(tmp_path / "run"), weights(trained))
 
 
-def test_a_world_without_rewards_teaches_nothing(make_config, world, pipeline, tmp_path):
+@pytest.mark.parametrize("algo", ["ppo", "dreamer"])
+def test_a_world_without_rewards_teaches_nothing(make_config, world, tmp_path, algo):
     parts = world.parts - {"reward"}
     card = {"action_meanings": world.card["action_meanings"]}
     save_bundle(tmp_path / "mute", stack=world.stack, starts=world.starts, parts=parts, card=card)
-    config = make_config(env={"game": "Pong", "world": str(tmp_path / "mute")})
+    config = make_config(algo, env={"game": "Pong", "world": str(tmp_path / "mute")})
     with pytest.raises(WorldError, match="no trained 'reward' part"):
         train_agent(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -198,6 +200,7 @@ def test_settings_out_of_range_are_refused(values, text):
     ("config", "values", "text"),
     [
         (NetworkConfig, {"num_frames": 0}, "network.num_frames must be at least 1, got 0"),
+        (NetworkConfig, {"token_dim": 0}, "network.token_dim must be at least 1, got 0"),
         (NetworkConfig, {"channels": (3,)}, "network.channels must be two numbers of 1 or more"),
         (RealCheckConfig, {"every": 0}, "real_check.every must be at least 1, got 0"),
         (RealCheckConfig, {"episodes": -1}, "real_check.episodes must be 0 or more, got -1"),

@@ -58,7 +58,7 @@ def assert_same_step(step, other):
 
 @pytest.mark.parametrize(
     ("autoreset_mode", "num_envs", "num_steps", "max_episode_steps"),
-    [(AutoresetMode.NEXT_STEP, 8, 60, 20), (AutoresetMode.SAME_STEP, 3, 40, 10)],
+    [(AutoresetMode.NEXT_STEP, 8, 30, 10), (AutoresetMode.SAME_STEP, 3, 40, 10)],
 )
 def test_slots_play_what_single_environments_play(
     tiny_bundle, autoreset_mode, num_envs, num_steps, max_episode_steps
