@@ -1,6 +1,7 @@
 """The `genie-gym` command. Each command imports its code only when it runs."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,13 @@ STAGE_FLAGS = ("max_steps", "save_every", "batch_size", "gradient_accumulation_s
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its code, 2 after a one-line error, or 130 after Ctrl-C."""
-    options = build_parser().parse_args(arguments)
+    parser = build_parser()
+    options, rest = parser.parse_known_args(arguments)
+    # argparse takes positionals from one place of the line alone; KEY=VALUE may stand anywhere.
+    if hasattr(options, "override") and all(re.match(r"[\w.]+=", text) for text in rest):
+        options.override += rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return options.run(options) or 0
     except (GenieError, OSError) as error:

@@ -121,6 +121,15 @@ def test_frames_of_another_size_are_refused(pipeline, out, capsys):
     assert "frames of shape (64, 64, 3), but stack.height and stack.width make (84, 64, 3)" in line
 
 
+def test_settings_may_stand_anywhere_in_the_line(pipeline, out, capsys):
+    command, *rest = train_on(pipeline.recording, out, "stack.width=80")
+    line = refused([command, "stack.height=84", *rest], capsys)
+    assert "stack.height and stack.width make (84, 80, 3)" in line
+    with pytest.raises(SystemExit):
+        main([command, "stack.height=84", *map(str, rest), "--depth=3"])
+    assert "unrecognized arguments: --depth=3" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("override", "text"),
     [
