@@ -22,10 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     # argparse takes positionals from one place of the line alone; KEY=VALUE may stand anywhere.
-    if hasattr(options, "override") and all(re.match(r"[\w.]+=", text) for text in rest):
-        options.override += rest
-    elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    settings = [text for text in rest if re.match(r"[\w.]+=", text) and "override" in options]
+    if unknown := [text for text in rest if text not in settings]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if settings:
+        options.override += settings
     try:
         return options.run(options) or 0
     except (GenieError, OSError) as error:
