@@ -25,6 +25,7 @@ from genie_gym.data.manifest import (
     Manifest,
 )
 from genie_gym.errors import ConfigError, DataError
+from genie_gym.games import MAX_STEPS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +60,7 @@ def record(
     frame_size: int | None = 64,
     frame_skip: int | None = None,
     max_pool: bool | None = None,
-    max_episode_steps: int | None = 27_000,
+    max_episode_steps: int | None = MAX_STEPS,
     num_envs: int = 1,
     backend: str = "processes",
     shard_steps: int = 10_000,

@@ -12,6 +12,7 @@ from genie_gym.cli_data import add_data, seed_number
 from genie_gym.cli_dyna import add_dyna
 from genie_gym.cli_plan import add_plan, plan
 from genie_gym.errors import GenieError
+from genie_gym.games import MAX_STEPS
 
 STAGE_NAMES = ("tokenizer", "lam", "dynamics", "reward", "action_map")
 STAGE_FLAGS = ("max_steps", "save_every", "batch_size", "gradient_accumulation_steps")
@@ -182,7 +183,7 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-episode-steps",
         type=int,
-        default=27_000,
+        default=MAX_STEPS,
         help="actions after which an episode is cut; each process holds one in memory "
         "(default: 27000)",
     )

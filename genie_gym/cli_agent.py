@@ -7,6 +7,7 @@ from typing import Any
 
 from genie_gym.cli_data import seed_number
 from genie_gym.errors import ConfigError
+from genie_gym.games import MAX_IMAGINED_STEPS, MAX_STEPS
 
 TRAIN_FLAGS = ("algo", "steps", "num_envs", "seed", "save_every")
 
@@ -131,7 +132,7 @@ def evaluate(options: argparse.Namespace) -> None:
         raise ConfigError(f"--world {options.world} needs --env world: the real game has no world")
     max_steps = options.max_steps
     if max_steps is None:
-        max_steps = 27_000 if options.env == "real" else 5_000
+        max_steps = MAX_STEPS if options.env == "real" else MAX_IMAGINED_STEPS
     policy = load_policy(options.policy, options.device)
     settings = {"seed": options.seed, "deterministic": options.deterministic}
     if options.env == "real":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genie_gym.cli_data import seed_number
+from genie_gym.games import MAX_IMAGINED_STEPS, MAX_STEPS
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -143,7 +144,7 @@ def make_game(
             world=options.world,
             device=device,
             dtype=options.dtype,
-            max_episode_steps=options.max_steps or 5_000,
+            max_episode_steps=options.max_steps or MAX_IMAGINED_STEPS,
         )
 
         def observe(*_: Any) -> WorldModel:
@@ -155,7 +156,7 @@ def make_game(
         game,
         frame_size=height if height == width else None,
         sticky=options.sticky,
-        max_episode_steps=options.max_steps or 27_000,
+        max_episode_steps=options.max_steps or MAX_STEPS,
     )
     if options.oracle:
         oracle = RealModel([env])

@@ -2,6 +2,12 @@
 
 from genie_gym.errors import ConfigError, GameError, did_you_mean
 
+MAX_STEPS = 27_000
+"""Steps after which a real game is cut where nothing else is asked for: half an hour of play, as
+Machado et al. 2018 count."""
+MAX_IMAGINED_STEPS = 5_000
+"""The same for an imagined game that is played to its end: no end may be told."""
+
 # Listed by hand, so that importing this costs no emulator; a test compares it with ale-py.
 # fmt: off
 GAMES = (

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from genie_gym.envs.slots import WorldEnvConfig
 from genie_gym.errors import ConfigError
+from genie_gym.games import MAX_STEPS
 
 Algo = Literal["ppo", "a2c", "dqn", "recurrent_ppo", "dreamer"]
 """PPO, A2C or DQN of Stable-Baselines3, RecurrentPPO of sb3-contrib, or our own `Dreamer`."""
@@ -43,7 +44,7 @@ class RealCheckConfig:
     """Imagined steps between two checks; the end of training is always one."""
     episodes: int = 8
     """Full real games a check; 0 for no checks."""
-    max_steps: int = 27_000
+    max_steps: int = MAX_STEPS
     """Steps after which a game is cut: half an hour of play."""
     compared_steps: int = 500
     """First steps of a real and of an imagined game, opened alike, whose returns are compared."""

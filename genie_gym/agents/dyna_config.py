@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from genie_gym.agents.config import AgentConfig
 from genie_gym.errors import ConfigError
-from genie_gym.games import game_of
+from genie_gym.games import MAX_STEPS, game_of
 from genie_gym.training.config import RunConfig
 
 
@@ -31,7 +31,7 @@ class DynaConfig:
     explore_share: float = 0.1
     """Share of the later rounds' games that are played blindly; the newest policy plays the
     rest."""
-    max_episode_steps: int = 27_000
+    max_episode_steps: int = MAX_STEPS
     """Real steps after which a game is cut."""
     dynamics_steps: int = 500
     """Optimizer steps of the dynamics in each later round, from the former round's weights."""

@@ -13,6 +13,7 @@ from genie_gym.agents.policy import Policy
 from genie_gym.envs.real import RealEnv
 from genie_gym.envs.slots import Slots, WorldEnvConfig
 from genie_gym.errors import ConfigError
+from genie_gym.games import MAX_STEPS
 
 NUM_PARALLEL = 8
 """Real games played at once, so that the network is asked once for all of them."""
@@ -57,7 +58,7 @@ def play_real(
     seed: int,
     sticky: float = 0.0,
     deterministic: bool = False,
-    max_steps: int = 27_000,
+    max_steps: int = MAX_STEPS,
     on_game: Callable[[], object] = lambda: None,
 ) -> Games:
     """Play full games of the real game: skip 4, maximum of 2 frames, up to 30 no-ops.
