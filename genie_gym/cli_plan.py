@@ -198,7 +198,7 @@ def play(
     from tqdm import tqdm
 
     num_left = max_decisions
-    with tqdm(total=max_decisions, unit="decision", disable=None) as bar:
+    with tqdm(total=max_decisions, unit="decision") as bar:
         for episode in range(num_episodes):
             if num_left == 0:
                 break
