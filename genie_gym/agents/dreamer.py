@@ -229,17 +229,15 @@ class Dreamer:
             actions = draw_actions(action_log_probs(self.actor, tokens), self._generator)
             step = self.games.step(actions)
             next_values = self.critic(step.reached)[:, 0]
-            here = (tokens, actions.to(tokens.device), *step[:3], next_values)
-            steps.append(here)
+            steps.append((tokens, actions.to(tokens.device), *step[:3], next_values))
             on_steps(len(actions))
         return Rollout(*(torch.stack(values) for values in zip(*steps, strict=True)))
 
     def _update(self, rollout: Rollout) -> dict[str, float]:
         """Move the weights by a rollout; return figures of it."""
         options = self.options
-        returns = lambda_returns(
-            *rollout[2:], discount=options.discount, return_lambda=options.return_lambda
-        )
+        trust = {"discount": options.discount, "return_lambda": options.return_lambda}
+        returns = lambda_returns(*rollout[2:], **trust)
         scale = self._scale(returns)
         steps = "T B ... -> (T B) ..."
         tokens, actions, targets = (
@@ -248,9 +246,8 @@ class Dreamer:
         figures = []
         order = torch.randperm(len(targets), generator=self._generator).to(targets.device)
         for part in order.chunk(options.num_minibatches):
-            loss, critic_loss, entropy = self._loss(
-                tokens[part], actions[part], targets[part], scale
-            )
+            rows = (tokens[part], actions[part], targets[part])
+            loss, critic_loss, entropy = self._loss(*rows, scale)
             if not torch.isfinite(loss):
                 raise DivergedError(
                     f"loss is {loss.item()} after {self.num_steps} imagined steps. Take a lower "
@@ -299,6 +296,6 @@ class Dreamer:
     @torch.no_grad()
     def _follow(self) -> None:
         """Move the slow critic towards the critic."""
-        pairs = zip(self._slow_critic.parameters(), self.critic.parameters(), strict=True)
-        for slow, fast in pairs:
+        slow_and_fast = (self._slow_critic.parameters(), self.critic.parameters())
+        for slow, fast in zip(*slow_and_fast, strict=True):
             slow.lerp_(fast, 1 - SLOW_DECAY)
