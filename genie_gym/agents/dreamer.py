@@ -236,8 +236,8 @@ class Dreamer:
     def _update(self, rollout: Rollout) -> dict[str, float]:
         """Move the weights by a rollout; return figures of it."""
         options = self.options
-        trust = {"discount": options.discount, "return_lambda": options.return_lambda}
-        returns = lambda_returns(*rollout[2:], **trust)
+        discount, share = options.discount, options.return_lambda
+        returns = lambda_returns(*rollout[2:], discount=discount, return_lambda=share)
         scale = self._scale(returns)
         steps = "T B ... -> (T B) ..."
         tokens, actions, targets = (
@@ -246,7 +246,7 @@ class Dreamer:
         figures = []
         order = torch.randperm(len(targets), generator=self._generator).to(targets.device)
         for part in order.chunk(options.num_minibatches):
-            rows = (tokens[part], actions[part], targets[part])
+            rows = (x[part] for x in (tokens, actions, targets))
             loss, critic_loss, entropy = self._loss(*rows, scale)
             if not torch.isfinite(loss):
                 raise DivergedError(
