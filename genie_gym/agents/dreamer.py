@@ -246,7 +246,7 @@ class Dreamer:
         figures = []
         order = torch.randperm(len(targets), generator=self._generator).to(targets.device)
         for part in order.chunk(options.num_minibatches):
-            rows = (x[part] for x in (tokens, actions, targets))
+            rows = (tokens[part], actions[part], targets[part])
             loss, critic_loss, entropy = self._loss(*rows, scale)
             if not torch.isfinite(loss):
                 raise DivergedError(

@@ -106,7 +106,7 @@ def test_stages_can_be_trained_one_by_one(recording, config, tmp_path):
 
 def test_one_by_one_or_in_one_go_the_weights_are_the_same(recording, config, tmp_path):
     stages = ["tokenizer", "lam"]
-    settings = {"config": shorten(config), "data_path": recording, "device": CPU}
+    settings = {"config": shorten(config), "data_paths": recording, "device": CPU}
     whole = run_training(out=tmp_path / "whole", stages=stages, **settings)
     for stage in stages:
         parts = run_training(out=tmp_path / "parts", stages=[stage], **settings)
