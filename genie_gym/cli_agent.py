@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from genie_gym.cli_data import seed_number
 from genie_gym.errors import ConfigError
 from genie_gym.games import MAX_IMAGINED_STEPS, MAX_STEPS
 
-TRAIN_FLAGS = ("algo", "steps", "num_envs", "seed", "save_every")
+FLAGS = {name: (name,) for name in ("algo", "steps", "num_envs", "seed", "save_every")}
+FLAGS |= {"world": ("env.world",), "device": ("env.device",)}
+"""Flags and the settings that they override."""
 
 
 def add_agent(parser: argparse.ArgumentParser) -> Any:
@@ -58,29 +61,12 @@ def train(options: argparse.Namespace) -> None:
     """Train an agent and say how it does."""
     from genie_gym.agents.config import AgentConfig
     from genie_gym.agents.policy import read_card
-    from genie_gym.agents.run import CONFIG_FILE, train_agent
-    from genie_gym.config import from_dict, load_yaml, override
+    from genie_gym.agents.run import train_agent
+    from genie_gym.config import from_dict
     from genie_gym.models.bundle import find_bundle
     from genie_gym.models.bundle import read_card as read_world_card
 
-    assignments = list(options.override)
-    for flag in TRAIN_FLAGS:
-        if (value := getattr(options, flag)) is not None:
-            assignments.append(f"{flag}={value}")
-    for flag in ("world", "device"):
-        if (value := getattr(options, flag)) is not None:
-            assignments.append(f"env.{flag}={value}")
-    begun = options.out / CONFIG_FILE
-    if options.resume and begun.is_file():
-        if options.config:
-            raise ConfigError(
-                f"--config {options.config} does not count with --resume: the settings of this run "
-                f"lie in {begun}. Leave it out"
-            )
-        file = begun
-    else:
-        file = options.config
-    values = override(load_yaml(file) if file else {}, assignments)
+    values = read_settings(options, FLAGS)
     env = values.get("env") or {}
     if not isinstance(env, dict):
         raise ConfigError(f"env must be a mapping, got {env!r}")
@@ -96,6 +82,34 @@ def train(options: argparse.Namespace) -> None:
             f"real games: mean return {card.figures['real_return']:.2f} of "
             f"{card.figures['real_returns']}"
         )
+
+
+def read_settings(
+    options: argparse.Namespace, flags: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """Return the settings of a run: its own with --resume, or else --config's; flags put in.
+
+    Raises:
+        ConfigError: --config is given although the run has settings of its own.
+    """
+    from genie_gym.agents.run import CONFIG_FILE
+    from genie_gym.config import load_yaml, override
+
+    file, begun = options.config, options.out / CONFIG_FILE
+    if options.resume and begun.is_file():
+        if file:
+            raise ConfigError(
+                f"--config {file} does not count with --resume: the settings of this run lie in "
+                f"{begun}. Leave it out"
+            )
+        file = begun
+    asked = [
+        f"{key}={value}"
+        for flag, keys in flags.items()
+        if (value := getattr(options, flag)) is not None
+        for key in keys
+    ]
+    return override(load_yaml(file) if file else {}, [*options.override, *asked])
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:

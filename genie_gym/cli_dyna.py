@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from genie_gym.cli_agent import read_settings
 from genie_gym.cli_data import seed_number
 from genie_gym.errors import ConfigError
 
@@ -51,29 +52,12 @@ def dyna(options: argparse.Namespace) -> None:
     from genie_gym.agents.dyna import train_dyna
     from genie_gym.agents.dyna_config import DynaConfig
     from genie_gym.agents.policy import read_card
-    from genie_gym.agents.run import CONFIG_FILE
-    from genie_gym.config import from_dict, load_yaml, override
+    from genie_gym.config import from_dict
 
-    begun = options.out / CONFIG_FILE
-    if options.resume and begun.is_file():
-        if options.config:
-            raise ConfigError(
-                f"--config {options.config} does not count with --resume: the settings of this run "
-                f"lie in {begun}. Leave it out"
-            )
-        file = begun
-    else:
-        file = options.config
-        if not (file or options.game):
-            raise ConfigError("name a --game, or a --config that does, such as dyna-pong.yaml")
-    flags = [
-        f"{key}={value}"
-        for flag, keys in FLAGS.items()
-        if (value := getattr(options, flag)) is not None
-        for key in keys
-    ]
-    values = override(load_yaml(file) if file else {}, [*options.override, *flags])
-    config = from_dict(DynaConfig, values, str(file or "config"))
+    values = read_settings(options, FLAGS)
+    if "world" not in values:
+        raise ConfigError("name a --game, or a --config that does, such as dyna-pong.yaml")
+    config = from_dict(DynaConfig, values)
     folder = train_dyna(config, options.out, record=record, resume=options.resume, on_phase=print)
 
     for number, agent in enumerate(sorted(options.out.glob("round-*/agent/policy"))):
