@@ -130,7 +130,7 @@ def make_game(
     """Return what is played, the agent that plays it, and the world that it plans in, if one."""
     from genie_gym.envs.planning import WorldFollower, WorldModel
     from genie_gym.envs.planning_real import RealModel
-    from genie_gym.envs.real import RealEnv
+    from genie_gym.envs.real import RealEnv, frame_side
     from genie_gym.envs.world_env import GenieWorldEnv
     from genie_gym.models.bundle import choose_device, find_bundle, load_world, read_card
     from planners import MPCAgent
@@ -154,7 +154,7 @@ def make_game(
 
     env = RealEnv(
         game,
-        frame_size=height if height == width else None,
+        frame_size=frame_side(height, width),
         sticky=options.sticky,
         max_episode_steps=options.max_steps or MAX_STEPS,
     )

@@ -26,7 +26,7 @@ from genie_gym.agents.dyna_config import DynaConfig
 from genie_gym.agents.policy import RUN_SUBFOLDER, load_policy, save_policy
 from genie_gym.agents.run import open_run, train_agent
 from genie_gym.config import from_dict
-from genie_gym.envs.real import RealEnv
+from genie_gym.envs.real import RealEnv, frame_side
 from genie_gym.errors import ConfigError
 from genie_gym.models.bundle import CARD_FILE, choose_device, load_world
 from genie_gym.models.stack import STAGES
@@ -152,7 +152,7 @@ def _collect(config: DynaConfig, rounds: Sequence[Round], record: Recorder) -> N
         policy=policy,
         # Blind games of one seed would be the same in every round.
         seed=int(np.random.SeedSequence([config.seed, number]).generate_state(1)[0]),
-        frame_size=stack.height if stack.height == stack.width else None,
+        frame_size=frame_side(stack.height, stack.width),
         max_episode_steps=config.max_episode_steps,
         resume=True,
     )

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float64, Int64, UInt8
 
 from genie_gym.agents.policy import Policy
-from genie_gym.envs.real import RealEnv
+from genie_gym.envs.real import RealEnv, frame_side
 from genie_gym.envs.slots import Slots, WorldEnvConfig
 from genie_gym.errors import ConfigError
 from genie_gym.games import MAX_STEPS
@@ -174,8 +174,7 @@ def opening(env: RealEnv, seed: int) -> UInt8[np.ndarray, "T H W C"]:
 def real_env(policy: Policy, sticky: float = 0.0, max_steps: int | None = None) -> RealEnv:
     """Return the real game of a policy, with frames of the size that it sees."""
     card = policy.card
-    # A frame that is not square can only be the console's own; check_spaces refuses any other.
-    side = card.height if card.height == card.width else None
+    side = frame_side(card.height, card.width)  # check_spaces refuses frames of another size
     return RealEnv(card.game, frame_size=side, sticky=sticky, max_episode_steps=max_steps)
 
 

@@ -81,8 +81,7 @@ class Recording:
             start += layout.num_rows
         if not self.has_actions:
             # Foreign files all begin at episode 0; windows must not run from one into the next.
-            numbered = enumerate(self.episodes)
-            self.episodes = [replace(episode, episode_id=index) for index, episode in numbered]
+            self._number_episodes()
 
     @classmethod
     def open(cls, path: str | Path, *, may_lack: Collection[str] = ()) -> "Recording":
@@ -128,8 +127,7 @@ class Recording:
                     "Recordings that are used together have the same game and actions"
                 )
         joined = cls(first.path, shards, layouts)
-        numbered = enumerate(joined.episodes)
-        joined.episodes = [replace(episode, episode_id=index) for index, episode in numbered]
+        joined._number_episodes()
         return joined
 
     @property
@@ -162,6 +160,10 @@ class Recording:
         """Name of each action; None if the file does not say."""
         meanings = self.attributes.get("action_meanings")
         return None if meanings is None else [str(meaning) for meaning in meanings]
+
+    def _number_episodes(self) -> None:
+        numbered = enumerate(self.episodes)
+        self.episodes = [replace(episode, episode_id=index) for index, episode in numbered]
 
     @property
     def _game(self) -> tuple[object, list[str] | None]:

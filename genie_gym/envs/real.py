@@ -285,6 +285,14 @@ class RealEnv(gym.Env[UInt8[np.ndarray, "H W C"], SupportsIndex]):
         }
 
 
+def frame_side(height: int, width: int) -> int | None:
+    """Return the `frame_size` of frames of this height and width.
+
+    None where they are not square: such frames can only be the console's own.
+    """
+    return height if height == width else None
+
+
 def _check_options(
     frame_size: int | None,
     frame_skip: int,
