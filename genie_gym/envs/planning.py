@@ -95,9 +95,6 @@ class WorldModel:
 class WorldFollower:
     """Follows games that are played elsewhere: gives the world's model of where they stand.
 
-    It keeps the last frames and actions of each game and encodes them anew at every step: as many
-    frames as the dynamics remembers, or as the game has had.
-
     Args:
         world: a trained world with a reward model.
         options: those of `WorldModel`.
@@ -106,10 +103,7 @@ class WorldFollower:
     def __init__(self, world: World, **options: Any) -> None:
         self._world = world
         self._options = options
-        self._num_kept = world.config.dynamics.transformer.temporal_window
-        self._frames: list[Tensor] = []
-        self._actions: list[Tensor] = []
-        self._ages = torch.zeros(0, dtype=torch.int64)
+        self._state: WorldState | None = None
 
     def __call__(
         self,
@@ -127,31 +121,17 @@ class WorldFollower:
         Raises:
             WorldError: the frames are not of the world's size.
         """
-        if actions is None:
-            self._frames, self._actions = [], []
-            self._ages = torch.zeros(len(obs), dtype=torch.int64)
+        frames = torch.tensor(obs)
+        if self._state is None or actions is None:
+            state = self._begin(frames)
         else:
-            self._actions.append(torch.from_numpy(actions))
-        self._frames.append(torch.from_numpy(obs.copy()))
-        self._frames = self._frames[-self._num_kept :]
-        self._actions = self._actions[-(self._num_kept - 1) :]
-        self._ages = torch.where(torch.from_numpy(is_first), 0, self._ages) + 1
-        return WorldModel(self._world, self._encode(), **self._options)
+            state = self._world.observe(self._state, torch.tensor(actions), frames)
+            if is_first.any():
+                is_new = torch.tensor(is_first, device=self._world.device)
+                state = state.where(is_new, self._begin(frames))
+        self._state = state
+        return WorldModel(self._world, state, **self._options)
 
-    def _encode(self) -> WorldState:
-        """Encode the games, those of the same age together."""
-        frames = torch.stack(self._frames, dim=1)
-        actions = torch.stack([torch.zeros_like(self._ages), *self._actions], dim=1)
-        ages = self._ages.clamp(max=frames.shape[1])
-        state: WorldState | None = None
-        for age in sorted(set(ages.tolist())):
-            is_of_age = ages == age
-            rows = is_of_age.nonzero()[:, 0]
-            part = self._world.encode(
-                frames[rows, -age:], actions[rows, actions.shape[1] - age + 1 :]
-            )
-            part = part.gather((is_of_age.cumsum(0) - 1).clamp(min=0))
-            is_of_age = is_of_age.to(self._world.device)
-            state = part if state is None else state.where(is_of_age, part)
-        assert state is not None
-        return state
+    def _begin(self, frames: UInt8[Tensor, "B H W C"]) -> WorldState:
+        no_actions = torch.zeros(len(frames), 0, dtype=torch.int64)
+        return self._world.encode(frames[:, None], no_actions)

@@ -38,6 +38,8 @@ class WorldState:
     """Past of the reward model, the newest frame included."""
     decoder: TemporalCache
     """Past of the decoder, the newest frame left out: it is decoded on demand."""
+    encoder: tuple[TemporalCache, ...]
+    """Past of the encoder, real frames alone; none where it looks at each frame by itself."""
 
     def expand(self, num_copies: int) -> "WorldState":
         """Return every row `num_copies` times, copies side by side: (B * num_copies)."""

@@ -5,17 +5,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from genie_gym.data.batch import to_float, to_uint8
 from genie_gym.errors import InvalidActionError, WorldError
+from genie_gym.models.history import History
 from genie_gym.models.reward import RewardPrediction
 from genie_gym.models.sampling import FrameSampler
 from genie_gym.models.stack import GenieStack
 from genie_gym.models.state import Starts, WorldState
-from genie_gym.nn.attention import TemporalCache
 from genie_gym.nn.draws import Draws, Streams, uniform
 
 ActionSource = Literal["real", "latent"]
@@ -55,6 +54,8 @@ class World:
         self.card = card
         self.sampler = FrameSampler(self.stack.dynamics)
         self._reward_table = self.stack.reward.code_embeddings()
+        reward_table = self._reward_table if "reward" in parts else None
+        self._history = History(self.stack, self.sampler, reward_table)
 
     @property
     def device(self) -> torch.device:
@@ -103,7 +104,8 @@ class World:
             draws = uniform((), len(indices), generator, indices.device)
             indices = torch.where(indices < 0, (draws * len(self.starts)).long(), indices)
         indices = indices.to(self.device)
-        return self._replay(self.starts.tokens[indices], self.starts.actions[indices], "real")
+        rows, played = self._past(self.starts.actions[indices], "real")
+        return self._history.replay(self.starts.tokens[indices], rows, played)
 
     @torch.inference_mode()
     def encode(
@@ -118,20 +120,45 @@ class World:
             WorldError: the frames are not uint8, or have another size than the world's.
             InvalidActionError: an action lies outside the action set.
         """
-        if frames.dtype != torch.uint8:
-            raise WorldError(f"frames must be uint8 in [0, 255], got {frames.dtype}")
-        if tuple(frames.shape[2:]) != (self.config.height, self.config.width, 3):
+        self._check_frames(frames, "B", "T")
+        num_actions = frames.shape[1] - 1
+        if actions.shape != (len(frames), num_actions):
             raise WorldError(
-                f"frames must be (B, T, {self.config.height}, {self.config.width}, 3), got "
-                f"{tuple(frames.shape)}. Resize them to the world's size"
+                f"{frames.shape[1]} frames have {num_actions} actions between them, got actions of "
+                f"shape {tuple(actions.shape)}"
             )
-        if actions.shape != (len(frames), frames.shape[1] - 1):
-            raise WorldError(
-                f"{frames.shape[1]} frames have {frames.shape[1] - 1} actions between them, got "
-                f"actions of shape {tuple(actions.shape)}"
-            )
-        tokens = self.stack.tokenizer.encode(to_float(frames.to(self.device)))
-        return self._replay(tokens, actions, source)
+        rows, played = self._past(actions, source)
+        return self._history.encode(frames.to(self.device), rows, played)
+
+    @torch.inference_mode()
+    def observe(
+        self,
+        state: WorldState,
+        actions: Int[Tensor, " B"],
+        frames: UInt8[Tensor, "B H W C"],
+        source: ActionSource = "real",
+    ) -> WorldState:
+        """Return states after one more real frame: what `encode` gives for the longer games.
+
+        Args:
+            state: where the games stood; left as it is. Frames that were imagined, and those of
+                bundled starts, the tokenizer has not seen: it remembers real ones alone.
+            actions: what led to the frames.
+            frames: newest frame of every game.
+            source: which set `actions` index.
+
+        Raises:
+            WorldError: the frames are not uint8 or of the world's size, or there are more or fewer
+                frames or actions than games.
+            InvalidActionError: an action lies outside the action set.
+        """
+        self._check_frames(frames, "B")
+        num_games = len(state.tokens)
+        if len(frames) != num_games:
+            raise WorldError(f"{num_games} games show {num_games} frames, got {len(frames)}")
+        _check_one_each(actions, num_games)
+        rows, played = self._past(actions, source)
+        return self._history.observe(state, rows, played, frames.to(self.device))
 
     @torch.inference_mode()
     def imagine(
@@ -160,13 +187,8 @@ class World:
                 actions or streams than games.
         """
         self._require("reward", "step")
-        num_games = len(state.tokens)
-        if actions.shape != (num_games,):
-            raise WorldError(
-                f"{num_games} games take {num_games} actions, got actions of shape "
-                f"{tuple(actions.shape)}"
-            )
-        _check_draws(generator, num_games)
+        _check_one_each(actions, len(state.tokens))
+        _check_draws(generator, len(state.tokens))
         config = self.config.dynamics
         num_steps = config.num_maskgit_steps if num_maskgit_steps is None else num_maskgit_steps
         if num_steps < 1:
@@ -192,7 +214,8 @@ class World:
             led_by=rows,
             dynamics=dynamics,
             reward=reward,
-            decoder=self._remember_decoded(state.tokens, state.decoder),
+            decoder=self._history.remember_decoded(state),
+            encoder=state.encoder,
         )
         return Imagined(next_state, prediction)
 
@@ -243,39 +266,15 @@ class World:
             actions = self.stack.action_map.codes(actions)
         return self.stack.dynamics.latent_action_rows(actions)
 
-    def _replay(
-        self,
-        tokens: Int[Tensor, "B T S"],
-        actions: Int[Tensor, "B T-1"],
-        source: ActionSource,
-    ) -> WorldState:
+    def _past(
+        self, actions: Int[Tensor, "*batch"], source: ActionSource
+    ) -> tuple[Int[Tensor, "*batch"], Int[Tensor, "*batch"]]:
+        """Return table rows of past actions for the dynamics, and the real ones, -1 if unknown."""
         self._check_actions(actions, source)
-        real_actions = F.pad(self._real_actions(actions, source), (1, 0), value=-1)
+        played = self._real_actions(actions, source)
         if source == "real" and self._needs_map and "action_map" not in self.parts:
-            rows = torch.zeros_like(real_actions)  # such a past is not known
-        else:
-            rows = F.pad(self.action_rows(actions, source), (1, 0))
-
-        batch_size, num_frames = tokens.shape[:2]
-        tokenizer = self.stack.tokenizer
-        dynamics = self.stack.dynamics.empty_cache(batch_size)
-        reward = self.stack.reward.empty_cache(batch_size)
-        decoder = tokenizer.decoder.empty_cache(batch_size, tokenizer.num_tokens)
-        for t in range(num_frames):
-            if t > 0:
-                dynamics = self.sampler.append(tokens[:, t - 1], rows[:, t - 1], dynamics)
-                decoder = self._remember_decoded(tokens[:, t - 1], decoder)
-            if "reward" in self.parts:
-                last = tokens[:, max(t - 1, 0)]
-                _, reward = self.stack.reward.step(
-                    tokens[:, t], last, real_actions[:, t], reward, self._reward_table
-                )
-        return WorldState(tokens[:, -1].clone(), rows[:, -1].clone(), dynamics, reward, decoder)
-
-    def _remember_decoded(self, tokens: Int[Tensor, "B S"], cache: TemporalCache) -> TemporalCache:
-        if self.config.tokenizer.decoder.temporal_window < 2:
-            return cache  # the decoder looks at no other frame
-        return self.stack.tokenizer.decode_step(tokens, cache)[1]
+            return torch.zeros_like(played), played  # such a past is not known
+        return self.action_rows(actions, source), played
 
     @property
     def _needs_map(self) -> bool:
@@ -287,6 +286,16 @@ class World:
     ) -> Int[Tensor, "*batch"]:
         actions = actions.to(self.device)
         return actions if source == "real" else torch.full_like(actions, -1)  # not known
+
+    def _check_frames(self, frames: Shaped[Tensor, "..."], *axes: str) -> None:
+        if frames.dtype != torch.uint8:
+            raise WorldError(f"frames must be uint8 in [0, 255], got {frames.dtype}")
+        size = (self.config.height, self.config.width, 3)
+        if tuple(frames.shape[len(axes) :]) != size:
+            raise WorldError(
+                f"frames must be ({', '.join(map(str, axes + size))}), got {tuple(frames.shape)}. "
+                "Resize them to the world's size"
+            )
 
     def _check_actions(self, actions: Int[Tensor, "*batch"], source: ActionSource) -> None:
         if source == "latent":
@@ -305,6 +314,14 @@ class World:
                 f"this world has no trained {part!r} part, which {purpose} needs; it has "
                 f"{sorted(self.parts)}. Train it: genie-gym train --stage {part}, then export"
             )
+
+
+def _check_one_each(actions: Int[Tensor, "..."], num_games: int) -> None:
+    if actions.shape != (num_games,):
+        raise WorldError(
+            f"{num_games} games take {num_games} actions, got actions of shape "
+            f"{tuple(actions.shape)}"
+        )
 
 
 def _check_draws(generator: Draws | None, num_games: int) -> None:

@@ -4,7 +4,8 @@ import torch
 
 from genie_gym.errors import InvalidActionError, WorldError
 from genie_gym.models.stack import STAGES
-from genie_gym.models.state import WorldState
+from genie_gym.models.state import Starts, WorldState
+from genie_gym.models.world import World
 from genie_gym.nn.draws import Streams
 
 HEIGHT, WIDTH, S = 20, 28, 12
@@ -25,7 +26,7 @@ def clip(batch_size, num_frames):
 
 
 def leaves(state):
-    caches = (state.dynamics, state.reward, state.decoder)
+    caches = (state.dynamics, state.reward, state.decoder, *state.encoder)
     layers = [x for cache in caches for x in (*cache.keys, *cache.values)]
     return [state.tokens, state.led_by, *(cache.num_frames for cache in caches), *layers]
 
@@ -109,8 +110,69 @@ def test_stepping_on_equals_encoding_the_longer_history(untrained_world):
         state, _, _ = world.step(state, action, seeded(step))
         tokens.append(state.tokens[:, None])
         taken.append(action[:, None])
-    replayed = world._replay(torch.cat(tokens, 1), torch.cat(taken, 1), "real")
+    longer = Starts(torch.cat(tokens, 1), torch.cat(taken, 1))
+    replayed = World(world.stack, longer, parts=world.parts, card={}).start(actions(0, 1))
     assert_same(state, replayed, tolerance=1e-5)  # frames share a pass in steps alone
+
+
+def test_a_real_frame_observed_leads_where_encoding_the_longer_clip_does(untrained_world):
+    """Longer than every window; the second game begins anew after five frames."""
+    world, (frames, taken) = untrained_world, clip(2, 9)
+    state, begun = world.encode(frames[:, :1], taken[:, :0]), 0
+    for t in range(1, 9):
+        state = world.observe(state, taken[:, t - 1], frames[:, t])
+        if t == 5:
+            begun = t
+            anew = world.encode(frames[:, t : t + 1], taken[:, :0])
+            state = state.where(torch.tensor([False, True]), anew)
+        for row, first in ((0, 0), (1, begun)):
+            one = slice(row, row + 1)
+            encoded = world.encode(frames[one, first : t + 1], taken[one, first:t])
+            found = state.gather(actions(row))
+            assert torch.equal(found.tokens, encoded.tokens)
+            assert_same(found, encoded, tolerance=1e-5)
+            assert_same_outlook(world, found, encoded)
+
+
+def assert_same_outlook(world, state, other):
+    hidden = torch.ones_like(state.tokens, dtype=torch.bool)
+    logits, imagined = [], []
+    for at in (state, other):
+        dynamics = world.sampler.append(at.tokens, at.led_by, at.dynamics)
+        logits.append(world.sampler.logits(at.tokens, hidden, at.tokens, actions(2), dynamics))
+        imagined.append(world.imagine(at, actions(2)))
+    torch.testing.assert_close(*logits, rtol=0, atol=1e-5)
+    assert_same(*(after.state for after in imagined), tolerance=1e-5)
+    torch.testing.assert_close(*(x.prediction.reward_probs for x in imagined), rtol=0, atol=1e-5)
+
+
+def test_encoding_gives_the_tokens_of_the_whole_clip(untrained_world):
+    frames, taken = clip(3, 6)
+    whole = untrained_world.stack.tokenizer.encode(frames.float() / 255)
+    assert torch.equal(untrained_world.encode(frames, taken).tokens, whole[:, -1])
+
+
+def test_frames_are_observed_after_bundled_starts_and_latent_actions_too(untrained_world):
+    frames, _ = clip(2, 2)
+    state = untrained_world.start(actions(0, 1))
+    after = untrained_world.observe(state, actions(4, 0), frames[:, 0], "latent")
+    # The tokenizer has seen no frame of the start, and the dynamics all of them.
+    first = untrained_world.encode(frames[:, :1], torch.zeros(2, 0, dtype=torch.int64))
+    assert torch.equal(after.tokens, first.tokens)
+    assert after.dynamics.num_frames.tolist() == [4, 4]
+    assert after.led_by.tolist() == [11, 7]
+
+
+def test_frames_that_do_not_fit_the_games_are_refused(untrained_world):
+    frames, _ = clip(3, 1)
+    state = untrained_world.start(actions(0, 1))
+    with pytest.raises(WorldError, match="2 games show 2 frames, got 3"):
+        untrained_world.observe(state, actions(0, 1, 2), frames[:, 0])
+    with pytest.raises(InvalidActionError, match=r"in \[0, 6\), got 6"):
+        untrained_world.observe(state, actions(0, 6), frames[:2, 0])
+    text = r"frames must be \(B, 20, 28, 3\), got \(2, 20, 20, 3\)\. Resize them"
+    with pytest.raises(WorldError, match=text):
+        untrained_world.observe(state, actions(0, 1), frames[:2, 0, :, :20])
 
 
 def test_a_step_leaves_the_given_state_unchanged(untrained_world):

@@ -37,7 +37,7 @@ def actions(world):
 
 def tensors(state):
     kept = [state.tokens]
-    for cache in (state.dynamics, state.reward, state.decoder):
+    for cache in (state.dynamics, state.reward, state.decoder, *state.encoder):
         kept += [*cache.keys, *cache.values, cache.num_frames]
     return kept
 
@@ -145,7 +145,6 @@ def test_the_world_follows_a_game_that_is_played_elsewhere(blind_world):
         is_first = np.array([False, step == window])
         # The second game begins anew in the last step but one.
         for row, age in enumerate((step + 1, step + 1 if step <= window else step - window)):
-            age = min(age, window)
             seen = torch.from_numpy(np.stack(frames[-age:])[:, row])[None]
             between = torch.from_numpy(np.stack(actions)[-age:-1, row])[None]
             wanted = blind_world.encode(seen, between)
