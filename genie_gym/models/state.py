@@ -47,7 +47,9 @@ class WorldState:
 
     def gather(self, rows: Int[Tensor, " rows"]) -> "WorldState":
         """Return the named rows, in that order."""
-        return self._map(lambda x: x[rows])
+        rows = rows.to(self.tokens.device)
+        # Faster than x[rows] on a CPU, in bfloat16 twice; planning copies caches at every step.
+        return self._map(lambda x: x.index_select(0, rows))
 
     def clone(self) -> "WorldState":
         """Return a copy that shares no memory."""
