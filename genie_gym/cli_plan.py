@@ -35,6 +35,11 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="plan in copies of the real game instead of the world: what a perfect world allows",
     )
+    parser.add_argument(
+        "--num-maskgit-steps",
+        type=int,
+        help="refinement steps of an imagined frame while planning (default: the world's own)",
+    )
     parser.add_argument("--episodes", type=int, default=1, help="games to play (default: 1)")
     parser.add_argument(
         "--max-decisions", type=int, help="stop after so many decisions of all games together"
@@ -78,13 +83,7 @@ def plan(options: argparse.Namespace) -> None:
     from genie_gym.files import write_text
     from planners import PlannerError
 
-    for name in ("episodes", "max_decisions", "max_steps"):
-        if (value := getattr(options, name)) is not None and value < 1:
-            raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-    if options.oracle and options.env != "real":
-        raise ConfigError(
-            f"--oracle plans in the real game: it needs --env real, not {options.env}"
-        )
+    _check(options)
     try:
         planner = make_planner(options)
         env, agent, world = make_game(options, planner)
@@ -100,6 +99,25 @@ def plan(options: argparse.Namespace) -> None:
         raise ConfigError(str(error)) from error
     if options.out:
         print(f"wrote {options.out}")
+
+
+def _check(options: argparse.Namespace) -> None:
+    from genie_gym.errors import ConfigError
+
+    for name in ("episodes", "max_decisions", "max_steps", "num_maskgit_steps"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    if not options.oracle:
+        return
+    if options.env != "real":
+        raise ConfigError(
+            f"--oracle plans in the real game: it needs --env real, not {options.env}"
+        )
+    if options.num_maskgit_steps is not None:
+        raise ConfigError(
+            "--num-maskgit-steps refines imagined frames, and --oracle imagines none. Leave one "
+            "of them out"
+        )
 
 
 def make_planner(options: argparse.Namespace) -> "SequencePlanner[Any, Any]":
@@ -138,6 +156,7 @@ def make_game(
     config = read_card(find_bundle(options.world))["config"]
     game, height, width = config["game"], config["height"], config["width"]
     shape, device = (height, width, 3), str(choose_device(options.device))
+    refinement = {"num_maskgit_steps": options.num_maskgit_steps}
     if options.env == "world":
         imagined = GenieWorldEnv(
             game,
@@ -148,7 +167,7 @@ def make_game(
         )
 
         def observe(*_: Any) -> WorldModel:
-            return WorldModel(imagined.world, imagined.get_state().world)
+            return WorldModel(imagined.world, imagined.get_state().world, **refinement)
 
         return imagined, MPCAgent(planner, observe, obs_shape=shape), imagined.world
 
@@ -162,7 +181,8 @@ def make_game(
         oracle = RealModel([env])
         return env, MPCAgent(planner, lambda *_: oracle, obs_shape=shape), None
     world = load_world(options.world, device, options.dtype)
-    return env, MPCAgent(planner, WorldFollower(world), obs_shape=shape), world
+    follow = WorldFollower(world, **refinement)
+    return env, MPCAgent(planner, follow, obs_shape=shape), world
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import pytest
 from genie_gym.cli import main
 from genie_gym.envs.replay import world_hash
 from genie_gym.models.bundle import load_world, read_card, save_bundle
+from genie_gym.models.world import World
 
 
 def run(*arguments):
@@ -80,12 +81,33 @@ def test_a_seed_plays_the_same_game_twice(pipeline, tmp_path):
     assert scores[0] == scores[1]
 
 
+@pytest.mark.parametrize("env", ["real", "world"])
+def test_fewer_refinement_steps_are_taken_while_planning_alone(env, pipeline, monkeypatch):
+    asked = []
+    imagine = World.imagine
+
+    def listening(self, state, actions, generator=None, **options):
+        asked.append((generator is None, options["num_maskgit_steps"]))
+        return imagine(self, state, actions, generator, **options)
+
+    monkeypatch.setattr(World, "imagine", listening)
+    flags = (f"--env={env}", "--max-decisions=2", "--num-maskgit-steps=1")
+    assert run("--world", pipeline.bundle, *SMALL, *flags) == 0
+    # Planning draws nothing; the imagined game that is played does.
+    assert {steps for is_plan, steps in asked if is_plan} == {1}
+    assert {steps for is_plan, steps in asked if not is_plan} == (
+        {None} if env == "world" else set()
+    )
+
+
 @pytest.mark.parametrize(
     ("flags", "text"),
     [
         (["--episodes=0"], "--episodes must be at least 1, got 0"),
         (["--max-decisions=0"], "--max-decisions must be at least 1, got 0"),
         (["--max-steps=0"], "--max-steps must be at least 1, got 0"),
+        (["--num-maskgit-steps=0"], "--num-maskgit-steps must be at least 1, got 0"),
+        (["--oracle", "--num-maskgit-steps=1"], "and --oracle imagines none. Leave one of them"),
         (["--oracle", "--env=world"], "it needs --env real, not world"),
         (["--horizon=0"], "horizon must be at least 1, got 0"),
         (["--budget-frames=0"], "budget_frames must hold at least one plan of horizon=12 steps"),
