@@ -1,9 +1,8 @@
 """`genie-gym plan`: a planner plays the real game or the learned one."""
 
 import argparse
-import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +67,9 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, help="JSON file of the results so far")
     parser.add_argument(
+        "--resume", action="store_true", help="keep the games that are finished in --out"
+    )
+    parser.add_argument(
         "--set",
         nargs="+",
         default=[],
@@ -80,7 +82,7 @@ def plan(options: argparse.Namespace) -> None:
     """Play, and print what each game brought and what deciding took."""
     from genie_gym.envs.replay import world_hash
     from genie_gym.errors import ConfigError
-    from genie_gym.files import write_text
+    from genie_gym.evaluation.plan_record import PlanRecord
     from planners import PlannerError
 
     _check(options)
@@ -88,13 +90,15 @@ def plan(options: argparse.Namespace) -> None:
         planner = make_planner(options)
         env, agent, world = make_game(options, planner)
         settings = {**vars(options), "planner_config": asdict(planner.config)}
-        del settings["run"], settings["set"]
+        for name in ("run", "set", "out", "resume"):
+            del settings[name]
         planned_in = None if world is None else world_hash(world)
-        results: dict[str, Any] = {"settings": settings, "world_hash": planned_in, "games": []}
-        for game in play(env, agent, options.seed, options.episodes, options.max_decisions):
-            results["games"].append(asdict(game))
-            if options.out:
-                write_text(options.out, json.dumps(results, indent=2, default=str) + "\n")
+        made_with = {"settings": settings, "world_hash": planned_in}
+        record = PlanRecord(options.out, made_with, resume=options.resume)
+        if record.games:
+            print(f"{len(record.games)} of {options.episodes} games are finished in {options.out}")
+        for game in play(env, agent, options, record.games):
+            record.add(asdict(game))
     except PlannerError as error:
         raise ConfigError(str(error)) from error
     if options.out:
@@ -107,6 +111,8 @@ def _check(options: argparse.Namespace) -> None:
     for name in ("episodes", "max_decisions", "max_steps", "num_maskgit_steps"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    if options.resume and options.out is None:
+        raise ConfigError("--resume keeps the games that are finished in --out: name that file")
     if not options.oracle:
         return
     if options.env != "real":
@@ -207,23 +213,24 @@ class Game:
 def play(
     env: "gym.Env[Any, Any]",
     agent: "MPCAgent",
-    seed: int,
-    num_episodes: int,
-    max_decisions: int | None,
+    options: argparse.Namespace,
+    finished: Sequence[Mapping[str, Any]],
 ) -> Iterator[Game]:
-    """Play games, and print a line and yield after each.
+    """Play the games that are not finished, and print a line and yield after each.
 
     Game i, and the planner in it, is seeded with seed + i: it is the same whatever came before.
     """
     from tqdm import tqdm
 
-    num_left = max_decisions
-    with tqdm(total=max_decisions, unit="decision") as bar:
-        for episode in range(num_episodes):
-            if num_left == 0:
+    num_decisions = sum(game["num_decisions"] for game in finished)
+    episodes = range(len(finished), options.episodes)
+    with tqdm(total=options.max_decisions, initial=num_decisions, unit="decision") as bar:
+        for episode in episodes:
+            if num_decisions == options.max_decisions:
                 break
-            game = _play_one(env, agent, seed + episode, num_left, bar)
-            num_left = None if num_left is None else num_left - game.num_decisions
+            limit = options.max_decisions and options.max_decisions - num_decisions
+            game = _play_one(env, agent, options.seed + episode, limit, bar)
+            num_decisions += game.num_decisions
             bar.write(
                 f"episode {episode}: return {game.score:g} ({game.num_won} won, {game.num_lost} "
                 f"lost), {game.num_decisions} decisions, {game.seconds_per_decision:.3f} s each"

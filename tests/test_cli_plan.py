@@ -3,6 +3,7 @@ import re
 
 import pytest
 
+from genie_gym import cli_plan
 from genie_gym.cli import main
 from genie_gym.envs.replay import world_hash
 from genie_gym.models.bundle import load_world, read_card, save_bundle
@@ -81,6 +82,56 @@ def test_a_seed_plays_the_same_game_twice(pipeline, tmp_path):
     assert scores[0] == scores[1]
 
 
+def untimed(out):
+    content = json.loads(out.read_text())
+    for game in content["games"]:
+        del game["seconds_per_decision"]
+    return content
+
+
+@pytest.mark.parametrize("limit", [(), ("--max-decisions=7",)])
+def test_a_resumed_run_brings_what_an_unbroken_one_does(limit, pipeline, tmp_path, monkeypatch):
+    whole, broken = tmp_path / "whole.json", tmp_path / "broken.json"
+    flags = ("--world", pipeline.bundle, *SMALL, "--env=world", "--episodes=3", "--max-steps=3")
+    flags = (*flags, "--seed=4", *limit, "--resume", "--out")
+    assert run(*flags, whole) == 0
+
+    seeds, play_one = [], cli_plan._play_one
+
+    def breaking_off(env, agent, seed, *more):
+        seeds.append(seed)
+        if seeds == [4, 5]:
+            env.step(agent.predict(env.reset(seed=seed)[0])[0])
+            raise KeyboardInterrupt
+        return play_one(env, agent, seed, *more)
+
+    monkeypatch.setattr(cli_plan, "_play_one", breaking_off)
+    assert run(*flags, broken) == 130
+    assert len(untimed(broken)["games"]) == 1
+    assert run(*flags, broken) == 0
+    assert seeds == [4, 5, 5, 6]
+    assert untimed(broken) == untimed(whole)
+    assert run(*flags, broken) == 0  # all is played
+    assert seeds == [4, 5, 5, 6]
+
+
+def test_what_was_played_otherwise_is_not_resumed(pipeline, tmp_path, capsys):
+    out = tmp_path / "plan.json"
+    flags = ("--world", pipeline.bundle, *SMALL, "--env=world", "--max-decisions=1")
+    assert run(*flags, "--out", out) == 0
+    before = out.read_text()
+    other = ("--seed=1", "--set", "discount=0.5", "--resume", "--out", out)
+    line = refused(capsys, *flags, *other)
+    assert "settings.planner_config.discount was 0.99 and is 0.5; settings.seed was 0" in line
+    assert "Resume with the same settings and world, or take another --out" in line
+    out.write_text(before.replace('"world_hash": "', '"world_hash": "0'))
+    assert "world_hash was '0" in refused(capsys, *flags, "--resume", "--out", out)
+    out.write_text(before[:50])
+    assert "is no record of a planner's games" in refused(capsys, *flags, "--resume", "--out", out)
+    out.write_text(before)
+    assert run(*flags, "--out", out) == 0  # without --resume it is played anew
+
+
 @pytest.mark.parametrize("env", ["real", "world"])
 def test_fewer_refinement_steps_are_taken_while_planning_alone(env, pipeline, monkeypatch):
     asked = []
@@ -106,6 +157,7 @@ def test_fewer_refinement_steps_are_taken_while_planning_alone(env, pipeline, mo
         (["--episodes=0"], "--episodes must be at least 1, got 0"),
         (["--max-decisions=0"], "--max-decisions must be at least 1, got 0"),
         (["--max-steps=0"], "--max-steps must be at least 1, got 0"),
+        (["--resume"], "--resume keeps the games that are finished in --out: name that file"),
         (["--num-maskgit-steps=0"], "--num-maskgit-steps must be at least 1, got 0"),
         (["--oracle", "--num-maskgit-steps=1"], "and --oracle imagines none. Leave one of them"),
         (["--oracle", "--env=world"], "it needs --env real, not world"),
