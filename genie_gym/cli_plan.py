@@ -2,8 +2,8 @@
 
 import argparse
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,14 @@ from genie_gym.games import MAX_IMAGINED_STEPS, MAX_STEPS
 if TYPE_CHECKING:
     import gymnasium as gym
 
+    from genie_gym.agents.policy import Policy
+    from genie_gym.envs.planning import WorldModel
     from genie_gym.models.world import World
     from planners import MPCAgent, SequencePlanner
 
 PLANNERS = ("cem", "mppi", "random", "exhaustive", "gumbel")
+POLICY_SHARE = 4
+"""One plan in so many is the policy's, where there is one and nothing else is said."""
 PLANNER_FLAGS = ("horizon", "num_samples", "num_iterations", "budget_frames", "budget_ms")
 
 
@@ -38,6 +42,10 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
         "--num-maskgit-steps",
         type=int,
         help="refinement steps of an imagined frame while planning (default: the world's own)",
+    )
+    parser.add_argument(
+        "--policy",
+        help="trained policy that proposes plans, and whose critic scores their ends",
     )
     parser.add_argument("--episodes", type=int, default=1, help="games to play (default: 1)")
     parser.add_argument(
@@ -80,6 +88,7 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
 
 def plan(options: argparse.Namespace) -> None:
     """Play, and print what each game brought and what deciding took."""
+    from genie_gym.agents.policy import load_policy
     from genie_gym.envs.replay import world_hash
     from genie_gym.errors import ConfigError
     from genie_gym.evaluation.plan_record import PlanRecord
@@ -88,12 +97,16 @@ def plan(options: argparse.Namespace) -> None:
     _check(options)
     try:
         planner = make_planner(options)
-        env, agent, world = make_game(options, planner)
+        policy = load_policy(options.policy, options.device) if options.policy else None
+        env, agent, world = make_game(options, planner, policy)
         settings = {**vars(options), "planner_config": asdict(planner.config)}
         for name in ("run", "set", "out", "resume"):
             del settings[name]
-        planned_in = None if world is None else world_hash(world)
-        made_with = {"settings": settings, "world_hash": planned_in}
+        made_with = {
+            "settings": settings,
+            "world_hash": None if world is None else world_hash(world),
+            "policy_hash": None if policy is None else policy.card.weights_hash,
+        }
         record = PlanRecord(options.out, made_with, resume=options.resume)
         if record.games:
             print(f"{len(record.games)} of {options.episodes} games are finished in {options.out}")
@@ -119,11 +132,12 @@ def _check(options: argparse.Namespace) -> None:
         raise ConfigError(
             f"--oracle plans in the real game: it needs --env real, not {options.env}"
         )
-    if options.num_maskgit_steps is not None:
-        raise ConfigError(
-            "--num-maskgit-steps refines imagined frames, and --oracle imagines none. Leave one "
-            "of them out"
-        )
+    for flag in ("num_maskgit_steps", "policy"):
+        if getattr(options, flag) is not None:
+            raise ConfigError(
+                f"--{flag.replace('_', '-')} is for planning in a world, and --oracle imagines "
+                "nothing. Leave one of them out"
+            )
 
 
 def make_planner(options: argparse.Namespace) -> "SequencePlanner[Any, Any]":
@@ -143,13 +157,19 @@ def make_planner(options: argparse.Namespace) -> "SequencePlanner[Any, Any]":
     make, config_class = kinds[options.planner]
     flags = {name: getattr(options, name) for name in PLANNER_FLAGS}
     values = {name: value for name, value in flags.items() if value is not None}
-    config = from_dict(config_class, override(values, options.set), options.planner)
+    values = override(values, options.set)
+    config = from_dict(config_class, values, options.planner)
+    draws_plans = issubclass(config_class, planners.CategoricalConfig)
+    if options.policy and draws_plans and "num_policy_samples" not in values:
+        config = replace(config, num_policy_samples=config.num_samples // POLICY_SHARE)
     planner: SequencePlanner[Any, Any] = make(config, generator=torch.Generator())
     return planner
 
 
 def make_game(
-    options: argparse.Namespace, planner: "SequencePlanner[Any, Any]"
+    options: argparse.Namespace,
+    planner: "SequencePlanner[Any, Any]",
+    policy: "Policy | None",
 ) -> tuple["gym.Env[Any, Any]", "MPCAgent", "World | None"]:
     """Return what is played, the agent that plays it, and the world that it plans in, if one."""
     from genie_gym.envs.planning import WorldFollower, WorldModel
@@ -175,7 +195,8 @@ def make_game(
         def observe(*_: Any) -> WorldModel:
             return WorldModel(imagined.world, imagined.get_state().world, **refinement)
 
-        return imagined, MPCAgent(planner, observe, obs_shape=shape), imagined.world
+        follow = _with_policy(options, imagined, observe, imagined.world, policy)
+        return imagined, MPCAgent(planner, follow, obs_shape=shape), imagined.world
 
     env = RealEnv(
         game,
@@ -187,8 +208,25 @@ def make_game(
         oracle = RealModel([env])
         return env, MPCAgent(planner, lambda *_: oracle, obs_shape=shape), None
     world = load_world(options.world, device, options.dtype)
-    follow = WorldFollower(world, **refinement)
+    follow = _with_policy(options, env, WorldFollower(world, **refinement), world, policy)
     return env, MPCAgent(planner, follow, obs_shape=shape), world
+
+
+def _with_policy(
+    options: argparse.Namespace,
+    env: "gym.Env[Any, Any]",
+    follow: "Callable[..., WorldModel]",
+    world: "World",
+    policy: "Policy | None",
+) -> "Callable[..., WorldModel]":
+    """Let a policy, if there is one, take part in the plans."""
+    from genie_gym.agents.guided_planning import GuidedFollower, make_guide
+
+    if policy is None:
+        return follow
+    policy.check_spaces(env.observation_space, env.action_space)
+    guide = make_guide(policy, world)
+    return GuidedFollower(follow, world, guide, num_maskgit_steps=options.num_maskgit_steps)
 
 
 @dataclass(frozen=True, slots=True)
