@@ -35,7 +35,16 @@ def test_a_prompt_comes_before_the_frames(endless_bundle, clip, num_frames):
 
 
 def test_every_action_has_a_frame_also_past_the_end_of_the_game(tiny_bundle):
-    assert generate(config(tiny_bundle, max_episode_steps=2), [0] * 60).shape == (61, 64, 64, 3)
+    env = gym.make("GenieWorld-Pong-v0", world=str(tiny_bundle))
+    env.reset(seed=2)
+    num_steps = 1
+    while not env.step(0)[2]:
+        num_steps += 1
+    actions = [0] * (num_steps + 2)
+    assert (
+        generate(config(tiny_bundle, max_episode_steps=2), actions, seed=2).shape[0]
+        == num_steps + 3
+    )
 
 
 def test_latent_actions_are_the_worlds_own(endless_bundle, clip):

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from genie_gym.envs.pong_court import FIELD, SCREEN_HEIGHT, draw_pong
 from genie_gym.envs.prompts import prompt_frames
@@ -176,3 +177,35 @@ def test_the_court_is_drawn_as_the_game_draws_it():
     court = np.full((64, 64, 3), (144, 72, 17), np.uint8)
     frame = draw_pong(court, (100.0, 80.0), own=120.0, opponent=60.0)
     assert_shows(frame, ball=(100 / 210, 0.5), own=120 / 210, opponent=60 / 210, within=0.3)
+
+
+@pytest.mark.slow
+def test_two_hundred_sketches_become_games(pong):
+    rng = np.random.default_rng(0)
+    frames, places = [], []
+    for index in range(200):
+        height, width = ((64, 64), (210, 160), (480, 640), (1200, 900))[index % 4]
+        pen = int(rng.integers(1, max(3, width // 40)))
+        sheet = Sheet(height, width, pen=pen, wobble=rng.choice([0, 0.004]), seed=index)
+        own, opponent, y = rng.uniform(0.22, 0.86, 3)
+        x = rng.uniform(0.2, 0.8)
+        sheet.game(ball=(y, x), own=own, opponent=opponent)
+        frames.append(prompt_frames(sheet.paper, pong)[0])
+        places.append((y, x, own, opponent))
+    places = np.array(places)
+    found = find_objects(np.stack(frames), "Pong")
+    seen = np.column_stack([found.ball_yx, found.paddles["own"], found.paddles["opponent"]])
+    off = np.abs(seen - (places * 64 - 0.5)).max(axis=1)
+    assert (found.num_balls == 1).all() and (off <= 2).all()
+
+    state = pong.encode(torch.from_numpy(np.stack(frames))[:, None], torch.zeros(200, 0).long())
+    generator, noop = torch.Generator().manual_seed(0), torch.zeros(200).long()
+    for _ in range(10):
+        state = pong.imagine(state, noop, generator).state
+    in_play = find_objects(pong.decode(state).numpy(), "Pong").num_balls == 1
+    is_near = np.abs(places[:, 0] - places[:, 3]) < 0.12
+    near, far = in_play[is_near].mean(), in_play[~is_near].mean()
+    print(f"within 1 px {(off <= 1).mean():.0%}; ball in play after 10 steps: opponent at its ")
+    print(f"height {near:.0%} of {is_near.sum()}, elsewhere {far:.0%} of {(~is_near).sum()}")
+    # The world knows an opponent that follows the ball.
+    assert near > 0.7

@@ -10,7 +10,6 @@ import warnings
 
 import gymnasium as gym
 import numpy as np
-import pygame
 import pytest
 import torch
 from gymnasium.error import ResetNeeded
@@ -19,6 +18,7 @@ from PIL import Image
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 import genie_gym
+from genie_gym.envs.real import RealEnv
 from genie_gym.envs.world_env import GenieWorldEnv
 from genie_gym.errors import (
     ConfigError,
@@ -31,7 +31,6 @@ from genie_gym.errors import (
 from genie_gym.games import GAMES, world_id
 
 ID = "GenieWorld-Pong-v0"
-ARROWS = {"wd": ("UP", "RIGHT"), "sa": ("DOWN", "LEFT")}
 
 PLAY = """
 import hashlib, sys, gymnasium as gym, numpy as np, torch, genie_gym
@@ -420,19 +419,9 @@ def test_playing_leaves_the_weights_as_they_were(tiny_bundle):
     assert digest() == before
 
 
-def test_the_keyboard_is_laid_out_as_in_ale_with_arrows_beside(tiny_bundle):
+def test_the_keyboard_is_that_of_the_game_or_the_digits(tiny_bundle):
     keys = make(tiny_bundle).get_wrapper_attr("get_keys_to_action")()
-    by_keys = {frozenset(pressed): action for pressed, action in keys.items()}
-    ale = gym.make("ALE/Pong-v5").unwrapped.get_keys_to_action()
-    assert {
-        frozenset(pressed): action for pressed, action in ale.items()
-    }.items() <= by_keys.items()
-    # RIGHT is up in Pong, and LEFT is down.
-    for ways, action in (("wd", 2), ("sa", 3)):
-        arrows = [getattr(pygame, f"K_{name}") for name in ARROWS[ways]]
-        assert {by_keys[frozenset([key])] for key in (*ways, *arrows)} == {action}
-        assert {by_keys[frozenset([key, " "])] for key in (*ways, *arrows)} == {action + 2}
-    assert len(keys) == 2 + 16
+    assert keys == RealEnv("Pong").get_keys_to_action()
     latent = make(tiny_bundle, action_mode="latent").get_wrapper_attr("get_keys_to_action")()
     assert latent == {(str(code),): code for code in range(8)}
 
