@@ -171,7 +171,6 @@ def _open_screen() -> None:
     import pygame
 
     try:
-        pygame.init()
         pygame.display.init()
     except pygame.error as error:
         raise _no_screen(str(error)) from error

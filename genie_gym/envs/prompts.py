@@ -84,7 +84,8 @@ def read_picture(source: bytes | str | Path, *, max_pixels: int = MAX_PIXELS) ->
             f"{name} is no picture: it begins with {content[:16]!r}. Hand over a "
             f"{', '.join(FORMATS)} file"
         ) from error
-    with image:
+    with image, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a damaged Exif block, which nobody sees
         width, height = image.size
         if width * height > max_pixels:
             raise PictureTooLargeError(

@@ -167,7 +167,7 @@ def read_pong(picture: UInt8[np.ndarray, "H W 3"]) -> Drawing:
 def _unread(what: str) -> PromptError:
     return PromptError(
         f"the sketch {what}. Draw a paddle at each side and one ball, none touching another; or "
-        "take the picture as it is, with sketch=False"
+        "take the picture as it is, with sketch=False (--no-sketch)"
     )
 
 
