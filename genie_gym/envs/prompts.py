@@ -71,9 +71,9 @@ def read_picture(source: bytes | str | Path, *, max_pixels: int = MAX_PIXELS) ->
     if not content:
         raise PromptError(f"{name} holds 0 bytes. Hand over a {', '.join(FORMATS)} file")
     try:
-        # Pillow warns of what we refuse below; an error of its own comes above twice its limit.
+        # Pillow warns of sizes that we refuse below, and of damage that is not in the pixels.
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise PictureTooLargeError(
@@ -85,7 +85,7 @@ def read_picture(source: bytes | str | Path, *, max_pixels: int = MAX_PIXELS) ->
             f"{', '.join(FORMATS)} file"
         ) from error
     with image, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of a damaged Exif block, which nobody sees
+        warnings.simplefilter("ignore")
         width, height = image.size
         if width * height > max_pixels:
             raise PictureTooLargeError(
