@@ -1,7 +1,7 @@
 """Where imagined games begin, and where they stand."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,11 @@ class WorldState:
             return torch.where(mask, others, mine)
 
         return self._map(choose, other)
+
+    @staticmethod
+    def join(states: Sequence["WorldState"]) -> "WorldState":
+        """Return the rows of one or more states, in order."""
+        return states[0]._map(lambda *rows: torch.cat(rows), *states[1:])
 
     def _map(self, function: Callable[..., Tensor], *others: "WorldState") -> "WorldState":
         result: WorldState = _map_tensors(function, self, *others)
