@@ -16,6 +16,14 @@ class DataError(GenieError, ValueError):
     """Raised when a recording is missing, truncated, or not laid out as the format says."""
 
 
+class PromptError(DataError):
+    """Raised when what a game should begin from is no picture, or shows no such game."""
+
+
+class PictureTooLargeError(PromptError):
+    """Raised when a picture has more pixels than may be decoded."""
+
+
 class WorldError(GenieError, ValueError):
     """Raised when a world bundle is missing, damaged, or asked for what it does not hold."""
 

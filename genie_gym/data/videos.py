@@ -160,16 +160,24 @@ def read_frames(video: Path, config: ImportConfig) -> Iterator[UInt8[np.ndarray,
         DataError: the video is missing, damaged or empty.
     """
     size = (config.width, config.height)
-    # 29.97 and 30000 / 1001 are both meant exactly.
-    fps = Fraction(config.fps).limit_denominator(1001)
+    for picture in read_pictures(video, config.fps):
+        yield np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def read_pictures(video: Path, fps: int | float) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """Yield a video's frames upright, at a rate and in their own size; there is at least one.
+
+    Raises:
+        DataError: the video is missing, damaged or empty.
+    """
     with _damage_named(video):
         is_empty = True
-        for image in resample(_decode(video), fps):
+        # 29.97 and 30000 / 1001 are both meant exactly.
+        for image in resample(_decode(video), Fraction(fps).limit_denominator(1001)):
             is_empty = False
             # Phones store pictures as the sensor lies, and the angle to turn them by.
             upright = np.rot90(image.to_ndarray(format="rgb24"), image.rotation // 90)
-            frame = np.ascontiguousarray(upright, np.uint8)
-            yield np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
+            yield np.ascontiguousarray(upright, np.uint8)
         if is_empty:
             raise DataError(f"{video} holds no frame. Leave it out, or record it again")
 
