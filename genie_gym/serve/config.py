@@ -1,12 +1,14 @@
 """What is served, to whom, and how much of it."""
 
 import math
+import re
 from dataclasses import dataclass
 
 from genie_gym.errors import ConfigError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Addresses that only this machine reaches."""
+TOKEN_PATTERN = r"[A-Za-z0-9._~-]{8,}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,11 +62,14 @@ class ServeConfig:
             raise ConfigError(f"serve.port must lie in [0, 65535], got {self.port}")
         if not self.worlds:
             raise ConfigError("serve.worlds must name at least one world")
-        if self.token == "" or (self.token is None and not self.is_local):
+        if self.token is None and not self.is_local:
             raise ConfigError(
                 f"serve.host {self.host!r} can be reached by others, so serve.token must be set"
-                if self.token is None
-                else "serve.token must not be empty"
+            )
+        if self.token is not None and not re.fullmatch(TOKEN_PATTERN, self.token):
+            raise ConfigError(
+                "serve.token must be 8 or more of the characters A-Z a-z 0-9 . _ ~ -, which need "
+                f"no quoting in an address; got {len(self.token)} characters"
             )
 
     @property

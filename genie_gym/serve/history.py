@@ -2,15 +2,12 @@
 
 from collections import deque
 from dataclasses import replace
-from typing import Any
 
 import torch
 
 from genie_gym.envs.slots import SlotsState
 from genie_gym.models.state import WorldState
 from genie_gym.nn.attention import TemporalCache
-
-CACHES = ("dynamics", "reward", "decoder")
 
 
 class History:
@@ -35,11 +32,8 @@ class History:
 
     def append(self, state: SlotsState) -> None:
         """Remember the state that the next step led to."""
-        newest = {
-            name: _map_slots(getattr(state.world, name), lambda slots: slots[..., -1:, :].clone())
-            for name in CACHES
-        }
-        self._added.append(replace(state, world=replace(state.world, **newest)))
+        newest = _with_caches(state, [_newest(cache) for cache in _caches(state.world)])
+        self._added.append(newest)
         if len(self._added) > self._max_steps:
             self._oldest = self._at(1)
             self._added.popleft()
@@ -56,28 +50,38 @@ class History:
         if index == 0:
             return self._oldest
         added = [self._added[i] for i in range(index)]
-        caches = {name: _roll(self._oldest.world, added, name) for name in CACHES}
-        return replace(added[-1], world=replace(added[-1].world, **caches))
+        stored = [_caches(self._oldest.world), *(_caches(one.world) for one in added)]
+        return _with_caches(added[-1], [_roll(*caches) for caches in zip(*stored, strict=True)])
 
 
-def _roll(oldest: WorldState, added: list[SlotsState], name: str) -> TemporalCache:
-    """Return a cache moved on by the frames of the added states."""
-    old: TemporalCache = getattr(oldest, name)
+def _caches(world: WorldState) -> list[TemporalCache]:
+    return [world.dynamics, world.reward, world.decoder]
+
+
+def _with_caches(state: SlotsState, caches: list[TemporalCache]) -> SlotsState:
+    dynamics, reward, decoder = caches
+    world = replace(state.world, dynamics=dynamics, reward=reward, decoder=decoder)
+    return replace(state, world=world)
+
+
+def _newest(cache: TemporalCache) -> TemporalCache:
+    """Return what the newest frame added to a cache."""
+    keys, values = (tuple(x[..., -1:, :].clone() for x in kind) for kind in _layers(cache))
+    return TemporalCache(keys, values, cache.num_frames.clone())
+
+
+def _roll(old: TemporalCache, *added: TemporalCache) -> TemporalCache:
+    """Return a cache moved on by frames that were added, oldest first."""
     if not old.keys:
         return old
-    num_slots = old.keys[0].shape[-2]
-    newest: list[TemporalCache] = [getattr(one.world, name) for one in added[-num_slots:]]
+    added = added[-old.keys[0].shape[-2] :]
 
-    def roll(kind: str) -> tuple[torch.Tensor, ...]:
-        layers = zip(*(getattr(cache, kind) for cache in (old, *newest)), strict=True)
-        return tuple(torch.cat(layer, dim=-2)[..., len(newest) :, :].clone() for layer in layers)
+    def roll(kind: int) -> tuple[torch.Tensor, ...]:
+        layers = zip(*(_layers(cache)[kind] for cache in (old, *added)), strict=True)
+        return tuple(torch.cat(layer, dim=-2)[..., len(added) :, :].clone() for layer in layers)
 
-    return TemporalCache(roll("keys"), roll("values"), newest[-1].num_frames)
+    return TemporalCache(roll(0), roll(1), added[-1].num_frames)
 
 
-def _map_slots(cache: TemporalCache, function: Any) -> TemporalCache:
-    return TemporalCache(
-        tuple(function(keys) for keys in cache.keys),
-        tuple(function(values) for values in cache.values),
-        cache.num_frames.clone(),
-    )
+def _layers(cache: TemporalCache) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    return cache.keys, cache.values

@@ -20,6 +20,7 @@ class Kind:
 
 
 EMPTY_UPLOAD = Kind(400, "empty-upload", "Empty upload")
+MALFORMED = Kind(400, "malformed", "Malformed request")
 NO_TOKEN = Kind(401, "no-token", "Token missing or wrong")
 WRONG_ORIGIN = Kind(403, "wrong-origin", "Another origin")
 UNKNOWN_WORLD = Kind(404, "unknown-world", "Unknown world")
@@ -49,7 +50,7 @@ _KINDS_OF_ERRORS: dict[type[GenieError], Kind] = {
 }
 
 
-class Problem(GenieError):
+class ProblemError(GenieError):
     """Raised when a request cannot be met."""
 
     def __init__(self, kind: Kind, detail: str) -> None:
@@ -57,11 +58,11 @@ class Problem(GenieError):
         self.kind = kind
 
 
-def as_problem(error: GenieError) -> Problem:
+def as_problem(error: GenieError) -> ProblemError:
     """Return any error that a user can cause as a problem."""
-    if isinstance(error, Problem):
+    if isinstance(error, ProblemError):
         return error
     for cls, kind in _KINDS_OF_ERRORS.items():
         if isinstance(error, cls):
-            return Problem(kind, str(error))
-    return Problem(INVALID_REQUEST, str(error))
+            return ProblemError(kind, str(error))
+    return ProblemError(INVALID_REQUEST, str(error))

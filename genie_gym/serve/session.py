@@ -20,7 +20,7 @@ from genie_gym.serve.problems import (
     EPISODE_OVER,
     NOT_REPLAYABLE,
     UNAVAILABLE,
-    Problem,
+    ProblemError,
 )
 from genie_gym.serve.real_game import RealGame
 from genie_gym.serve.steps import Frame, RealStep, Settings, Step, pack
@@ -77,20 +77,20 @@ class Session:
         world, is_real = self.world.world, self.settings.action_mode == "ale"
         limit = world.num_actions if is_real else world.num_latent_actions
         if not 0 <= action < limit:
-            meanings = self.world.action_meanings if is_real else []
+            kind = "real" if is_real else "latent"
             raise InvalidActionError(
-                f"action must be an index of the {limit} {'real' if is_real else 'latent'} "
-                f"actions, in [0, {limit}), got {action}{f'. Meanings: {meanings}' * bool(meanings)}"
+                f"action must be an index of the {limit} {kind} actions, in [0, {limit}), got "
+                f"{action}"
             )
 
     def check_going_on(self) -> None:
         """Refuse a step after the end.
 
         Raises:
-            Problem: the game is over.
+            ProblemError: the game is over.
         """
         if self.steps[-1].is_over:
-            raise Problem(
+            raise ProblemError(
                 EPISODE_OVER,
                 f"the game is over after {self.steps[-1].index} steps. Rewind it or open another",
             )
@@ -99,7 +99,7 @@ class Session:
         """Take over new settings, from the next step on.
 
         Raises:
-            Problem: what they need is not there.
+            ProblemError: what they need is not there.
         """
         wanted, world = replace(self.settings, **changes), self.world
         policy, parts = world.policy, world.world.parts
@@ -111,9 +111,9 @@ class Session:
         }
         for what, is_missing in missing.items():
             if is_missing:
-                raise Problem(UNAVAILABLE, f"the world {world.name!r} has no {what}")
+                raise ProblemError(UNAVAILABLE, f"the world {world.name!r} has no {what}")
         if wanted.action_mode == "latent" and (wanted.player != "person" or self.real is not None):
-            raise Problem(
+            raise ProblemError(
                 UNAVAILABLE,
                 "policy, planner and real game take real actions alone. Set action_mode to 'ale', "
                 "or let a person play an imagined game",
@@ -121,16 +121,18 @@ class Session:
         self.settings = wanted
 
     def choose(self, held: int) -> int:
-        """Return the action of whoever plays; `held` is the person's."""
-        if self.settings.player == "policy":
-            before = self.steps[-2].picture if len(self.steps) > 1 else None
-            return self._policy_player().act(before, self.steps[-1].picture)
-        if self.settings.player == "planner":
-            assert self.world.planner is not None
-            if self.decide is None:
-                self.decide = self.world.planner(self.world.world, self.seed)
-            return self.decide(self.state.world)
-        return held
+        """Return the action of a person, who holds one, or of the policy."""
+        if self.settings.player != "policy":
+            return held
+        before = self.steps[-2].picture if len(self.steps) > 1 else None
+        return self._policy_player().act(before, self.steps[-1].picture)
+
+    def plan(self) -> int:
+        """Return the action of the planner; reads the state alone, so any thread may call it."""
+        assert self.world.planner is not None
+        if self.decide is None:
+            self.decide = self.world.planner(self.world.world, self.seed)
+        return self.decide(self.state.world)
 
     def advance(
         self,
@@ -138,8 +140,9 @@ class Session:
         action: int,
         outcome: Outcome,
         row: int,
+        *,
         frame: Frame,
-        uncertainty: Float32[np.ndarray, " S"] | None,
+        unsure: Float32[np.ndarray, " S"] | None,
     ) -> Step:
         """Take over what a step gave to this game, one row of a batch."""
         if self.real is not None:
@@ -159,7 +162,7 @@ class Session:
             terminated=bool(outcome.terminated[row]),
             truncated=bool(outcome.truncated[row]),
             value=self._policy_player().value(before.picture, picture) if shows_value else None,
-            uncertainty=uncertainty,
+            uncertainty=unsure,
             real=_real_step(self.real),
         )
         self.state = state
@@ -172,10 +175,10 @@ class Session:
         """Go back, and return what is the newest step then.
 
         Raises:
-            Problem: fewer steps are remembered.
+            ProblemError: fewer steps are remembered.
         """
         if num_steps > len(self.history):
-            raise Problem(
+            raise ProblemError(
                 CANNOT_REWIND,
                 f"{len(self.history)} steps can be taken back now, got {num_steps}",
             )
@@ -184,18 +187,20 @@ class Session:
             del self.steps[-num_steps:]
             self.decide = None  # its plans began elsewhere
             if self.real is not None:
-                self.real.replay([step.action for step in self.steps[1:] if step.action is not None])
+                self.real.replay(
+                    [step.action for step in self.steps[1:] if step.action is not None]
+                )
         return self.steps[-1]
 
     def replay(self) -> Replay:
         """Return the episode as a replay file holds it.
 
         Raises:
-            Problem: a replay cannot hold it.
+            ProblemError: a replay cannot hold it.
         """
         configs = {step.config for step in self.steps[1:]} or {self.config}
         if not isinstance(self.start, int) or len(configs) > 1:
-            raise Problem(
+            raise ProblemError(
                 NOT_REPLAYABLE,
                 "a replay file holds a start of the world and one set of settings, but this game "
                 + (

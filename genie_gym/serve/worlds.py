@@ -22,7 +22,7 @@ from genie_gym.models.bundle import find_bundle, read_card
 from genie_gym.models.state import WorldState
 from genie_gym.models.world import World
 from genie_gym.serve.config import ServeConfig
-from genie_gym.serve.problems import UNKNOWN_WORLD, Problem
+from genie_gym.serve.problems import UNKNOWN_WORLD, ProblemError
 
 Decide = Callable[[WorldState], int]
 """A planner at one game: where the game stands in, an action out."""
@@ -81,11 +81,11 @@ def find_world(worlds: dict[str, ServedWorld], name: str) -> ServedWorld:
     """Return a served world.
 
     Raises:
-        Problem: none of them has this name.
+        ProblemError: none of them has this name.
     """
     if name not in worlds:
         known = sorted(worlds)
-        raise Problem(
+        raise ProblemError(
             UNKNOWN_WORLD,
             f"no world {name[:80]!r} is served.{did_you_mean(name[:80], known)} Served: {known}",
         )
@@ -147,7 +147,7 @@ def _has_real_game(world: World) -> bool:
 @torch.inference_mode()
 def _thumbnails(world: World) -> tuple[bytes, ...]:
     frames = []
-    for context in world.starts.tokens.split(32):
+    for context in torch.split(world.starts.tokens, 32):
         decoded = world.stack.tokenizer.decode(context)[:, -1]
         frames.append(to_uint8(decoded.float()).cpu().numpy())
     return tuple(png(frame) for frame in np.concatenate(frames))
