@@ -116,7 +116,10 @@ def planner_factory(options: argparse.Namespace) -> "PlannerFactory | None":
 
         def decide(state: "WorldState") -> int:
             nonlocal proposal
-            plan = planner.plan(WorldModel(world, state, num_maskgit_steps=1), proposal)
+            try:
+                plan = planner.plan(WorldModel(world, state, num_maskgit_steps=1), proposal)
+            except PlannerError as error:
+                raise ConfigError(f"the planner cannot play this world: {error}") from error
             proposal = plan.proposal.advance(torch.zeros(1, dtype=torch.bool))
             return int(plan.actions[0, 0])
 

@@ -217,7 +217,8 @@ class World:
     ) -> Float[Tensor, "B S"]:
         """Return how unsure each token of the next frame is: its entropy, in bits.
 
-        Of the first guess, at temperature 1, before anything is drawn.
+        Of the first guess, before anything is drawn, at the bundle's temperature (at 1 if that is
+        0): what training smooths over near codes is no doubt.
 
         Raises:
             InvalidActionError: an action lies outside its set.
@@ -226,7 +227,7 @@ class World:
         logits = self.sampler.first_logits(
             state.tokens, state.led_by, self.action_rows(actions, source), state.dynamics
         )
-        log_probs = logits.float().log_softmax(-1)
+        log_probs = (logits.float() / (self.config.dynamics.temperature or 1)).log_softmax(-1)
         return -(log_probs.exp() * log_probs).sum(-1) / math.log(2)
 
     @torch.inference_mode()

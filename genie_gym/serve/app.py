@@ -53,8 +53,7 @@ def make_app(config: ServeConfig, planner: PlannerFactory | None = None) -> Fast
         expiring = asyncio.create_task(server.expire())
         yield
         expiring.cancel()
-        await server.drain(DRAIN_SECONDS)
-        await asyncio.to_thread(server.worker.close)
+        await server.close(DRAIN_SECONDS)
 
     # The usual pages of documentation load scripts from elsewhere.
     app = FastAPI(
@@ -116,11 +115,24 @@ def _describe_problems(app: FastAPI) -> None:
 
 
 class Process(uvicorn.Server):
-    """A server process that tells its clients before it ends."""
+    """uvicorn, set up for games; it tells its clients before it ends.
 
-    def __init__(self, config: uvicorn.Config, server: GameServer) -> None:
+    Args:
+        app: what `make_app` gave.
+    """
+
+    def __init__(self, app: FastAPI) -> None:
+        config = uvicorn.Config(
+            app,
+            access_log=False,  # it would write tokens down
+            log_level="warning",
+            timeout_graceful_shutdown=2,
+            ws="websockets-sansio",
+            ws_max_size=MAX_MESSAGE_BYTES,
+            server_header=False,
+        )
         super().__init__(config)
-        self._games = server
+        self._games: GameServer = app.state.server
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish the steps that have begun, and close every connection with a reason."""
@@ -148,28 +160,24 @@ def serve(
         DeviceError: the device is not there.
         KeyboardInterrupt: Ctrl-C; it ends in the same way.
     """
-    listening = _listen(config)
+    listening = listen(config)
     app = make_app(config, planner)
     host = f"[{config.host}]" if ":" in config.host else config.host
     on_ready(f"http://{host}:{listening.getsockname()[1]}/")
-    settings = uvicorn.Config(
-        app,
-        access_log=False,  # it would write tokens down
-        log_level="warning",
-        timeout_graceful_shutdown=2,
-        ws="websockets-sansio",
-        ws_max_size=MAX_MESSAGE_BYTES,
-        server_header=False,
-    )
     # uvicorn raises the signal anew when it is done; then there is nothing left to end.
     previous = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
-        Process(settings, app.state.server).run(sockets=[listening])
+        Process(app).run(sockets=[listening])
     finally:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _listen(config: ServeConfig) -> socket.socket:
+def listen(config: ServeConfig) -> socket.socket:
+    """Return a socket that takes connections.
+
+    Raises:
+        ConfigError: the port is not free, or the address is not this machine's.
+    """
     try:
         family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
         listening = socket.create_server((config.host, config.port), family=family)

@@ -119,6 +119,10 @@ class Registry:
             self._expired.append(id)
         return session
 
+    def ids(self) -> list[str]:
+        """Return all sessions."""
+        return list(self._entries)
+
     def idle_ids(self) -> list[str]:
         """Return the sessions that are to expire: idle, and held by nobody."""
         return [id for id, one in self._entries.items() if not one.is_taken and self.is_idle(id)]

@@ -66,8 +66,8 @@ class GameServer:
         """Return a new session.
 
         Raises:
-            ProblemError: start and image exclude each other, there is no such start or real game, the
-                upload is empty, or there is no place left.
+            ProblemError: start and image exclude each other, there is no such start or real game,
+                the upload is empty, or there is no place left.
             PromptError: the image cannot be started from.
         """
         self.check_open()
@@ -171,6 +171,13 @@ class GameServer:
         deadline = time.monotonic() + seconds
         while self._num_connected and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
+
+    async def close(self, seconds: float) -> None:
+        """Drain, free every session, and end the thread."""
+        await self.drain(seconds)
+        for id in self.registry.ids():
+            await self.free(id)
+        await asyncio.to_thread(self.worker.close)
 
     def check_open(self) -> None:
         """Refuse new work while the server shuts down.
