@@ -12,9 +12,10 @@ from genie_gym.games import GAMES, world_id
 
 if TYPE_CHECKING:
     from genie_gym.agents.policy import load_policy
+    from genie_gym.envs.start_from import create_environment
     from genie_gym.models.bundle import load_world
 
-__all__ = ["load_policy", "load_world"]
+__all__ = ["create_environment", "load_policy", "load_world"]
 __version__ = "0.1.0"
 
 for _game in GAMES:
@@ -30,6 +31,10 @@ for _game in GAMES:
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch only when it is asked for."""
+    if name == "create_environment":
+        from genie_gym.envs.start_from import create_environment
+
+        return create_environment
     if name == "load_policy":
         from genie_gym.agents.policy import load_policy
 

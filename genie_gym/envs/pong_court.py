@@ -44,14 +44,14 @@ def draw_pong(
     for top, bottom, left, right, colour in things:
         # The console draws whole pixels.
         top, bottom = np.clip((round(top), round(bottom)), *FIELD)
-        rows = _covered(top, bottom, SCREEN_HEIGHT, court.shape[0])
-        columns = _covered(round(left), round(right), SCREEN_WIDTH, court.shape[1])
+        rows = share_covered(top, bottom, SCREEN_HEIGHT, court.shape[0])
+        columns = share_covered(round(left), round(right), SCREEN_WIDTH, court.shape[1])
         share = (rows[:, None] * columns)[..., None]
         frame += share * (np.asarray(colour) - frame)
     return frame.round().astype(np.uint8)
 
 
-def _covered(begin: float, end: float, screen: int, size: int) -> Float[np.ndarray, " size"]:
+def share_covered(begin: float, end: float, screen: int, size: int) -> Float[np.ndarray, " size"]:
     """Return the share of each of `size` pixels that lies between two places on the screen."""
     edges = np.arange(size + 1) * screen / size
     return np.diff(np.clip(edges, begin, end)) * size / screen

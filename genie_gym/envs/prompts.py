@@ -10,13 +10,21 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-from jaxtyping import Shaped, UInt8
+import torch
+from jaxtyping import Int64, Shaped, UInt8
 from PIL import Image, ImageOps
 
 from genie_gym.data.videos import read_pictures
 from genie_gym.envs.sketches import SKETCHED_GAMES, is_sketch, sketch_frame
-from genie_gym.errors import ConfigError, PictureTooLargeError, PromptError
-from genie_gym.models.world import World
+from genie_gym.errors import (
+    ConfigError,
+    InvalidActionError,
+    PictureTooLargeError,
+    PromptError,
+    WorldError,
+)
+from genie_gym.models.state import WorldState
+from genie_gym.models.world import ActionSource, World
 
 Fit = Literal["letterbox", "crop", "stretch"]
 Picture = UInt8[np.ndarray, "H W 3"]
@@ -24,7 +32,7 @@ Frames = UInt8[np.ndarray, "T H W 3"]
 
 FITS: tuple[Fit, ...] = ("letterbox", "crop", "stretch")
 MAX_PIXELS = 50_000_000
-"""Pixels of the largest picture that is read, 150 MB of RGB: what the largest phone cameras take."""
+"""Pixels of the largest picture that is read, 150 MB of RGB: what large phone cameras take."""
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """Pillow's names of what is read; its other readers are older, rarer, and some start programs."""
 VIDEO_SUFFIXES = (".mp4", ".mov", ".webm", ".mkv", ".avi")
@@ -164,6 +172,32 @@ def prompt_frames(
     return np.stack([fit_picture(picture, height, width, fit=fit) for picture in pictures])
 
 
+def encode_prompt(
+    world: World, frames: Frames, actions: Any = None, *, source: ActionSource = "real"
+) -> WorldState:
+    """Return where a game stands after frames, with the past they tell, as a batch of one.
+
+    Args:
+        world: the world that the game is played in.
+        frames: what `prompt_frames` gave.
+        actions: the T - 1 actions between them; by default no-ops (action 0), or the latent actions
+            that the world infers.
+        source: which of the two the actions are.
+
+    Raises:
+        WorldError: there are more or fewer actions, or the frames are not of the world's size.
+        InvalidActionError: an action is not in its set.
+    """
+    batch, num_actions = torch.from_numpy(frames)[None], len(frames) - 1
+    if actions is not None:
+        between = torch.from_numpy(_read_actions(actions, num_actions))[None]
+    elif source == "latent" and num_actions > 0:
+        between = world.infer_latent_actions(batch)
+    else:
+        between = torch.zeros(1, num_actions, dtype=torch.int64)
+    return world.encode(batch, between, source)
+
+
 def _read(prompt: Any, world: World, max_pixels: int) -> list[Picture]:
     if isinstance(prompt, bytes):
         return [read_picture(prompt, max_pixels=max_pixels)]
@@ -200,6 +234,18 @@ def _load_array(path: Path) -> Shaped[np.ndarray, "..."]:
     except (OSError, ValueError, EOFError) as error:
         raise PromptError(f"prompt {path} is no .npy array of frames: {error}") from error
     return array
+
+
+def _read_actions(actions: Any, num_actions: int) -> Int64[np.ndarray, " actions"]:
+    array = np.asarray(actions)
+    if array.shape != (num_actions,):
+        raise WorldError(
+            f"{num_actions + 1} frames have {num_actions} actions between them, got "
+            f"{len(array) if array.ndim == 1 else repr(actions)}"
+        )
+    if num_actions and array.dtype.kind not in "iu":
+        raise InvalidActionError(f"options['actions'] must be a list of ints, got {actions!r}")
+    return array.astype(np.int64)
 
 
 def _to_rgb(image: Image.Image) -> Picture:

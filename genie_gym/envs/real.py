@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from jaxtyping import UInt8
 
+from genie_gym.envs.keys import key_table
 from genie_gym.errors import ConfigError, InvalidActionError
 from genie_gym.games import game_of
 
@@ -146,9 +147,9 @@ class RealEnv(gym.Env[UInt8[np.ndarray, "H W C"], SupportsIndex]):
         """Steps in a second of the console's time."""
         return RAW_FRAMES_PER_SECOND / self.frame_skip
 
-    def get_keys_to_action(self) -> dict[tuple[str, ...], int]:
-        """Return the keys of every action, as `gymnasium.utils.play` reads them: wasd and space."""
-        return dict(self._atari.get_keys_to_action())
+    def get_keys_to_action(self) -> dict[tuple[str | int, ...], int]:
+        """Return the keys of every action, as `gymnasium.utils.play` reads them."""
+        return key_table(self.game, self.action_meanings)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

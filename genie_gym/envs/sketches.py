@@ -6,6 +6,7 @@ which say where the court lies. The three are drawn as the game draws them into 
 the world's tokenizer takes the nearest of its patches: the frame holds what the world knows.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,8 @@ SIDES = 0.35
 """A paddle's middle lies within this share of the sheet from its edge."""
 SLENDER = 1.2
 """A paddle is at least so many times as high as wide."""
+NUDGES = tuple(itertools.product((0, -1, 1, -2, 2), (0, -1, 1)))
+"""Places of the ball, rows and columns of the screen from where it was drawn, that are tried."""
 NET = 4
 """So many strokes in one column are a dashed net."""
 
@@ -110,13 +113,16 @@ def sketch_frame(picture: UInt8[np.ndarray, "H W 3"], world: World) -> UInt8[np.
             f"sketches can be read for {', '.join(SKETCHED_GAMES)} alone, not for "
             f"{world.config.game}. Hand over a picture of the game, and no --sketch"
         )
-    drawing = read_pong(picture)
-    frame = draw_pong(_empty_court(world), *_on_screen(drawing))
-    tokens = world.stack.tokenizer.encode(
-        to_float(torch.from_numpy(frame).to(world.device))[None, None]
-    )
-    shown: np.ndarray = to_uint8(world.stack.tokenizer.decode(tokens))[0, 0].cpu().numpy()
-    return shown
+    (y, x), own, opponent = _on_screen(read_pong(picture))
+    court = _empty_court(world)
+    drawn = np.stack([draw_pong(court, (y + dy, x + dx), own, opponent) for dy, dx in NUDGES])
+    tokenizer = world.stack.tokenizer
+    frames = to_float(torch.from_numpy(drawn).to(world.device))[:, None]
+    shown = tokenizer.decode(tokenizer.encode(frames))
+    # A ball between two that the vocabulary knows may come out faint, or not at all.
+    best = (shown - frames).square().sum(dim=(1, 2, 3, 4)).argmin()
+    frame: np.ndarray = to_uint8(shown[best, 0]).cpu().numpy()
+    return frame
 
 
 def read_pong(picture: UInt8[np.ndarray, "H W 3"]) -> Drawing:

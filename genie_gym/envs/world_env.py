@@ -1,17 +1,16 @@
 """The learned world as a Gymnasium environment."""
 
-from pathlib import Path
 from typing import Any, SupportsInt
 
 import gymnasium as gym
 import numpy as np
-import torch
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import EzPickle
-from jaxtyping import Int64, Shaped, UInt8
-from PIL import Image, UnidentifiedImageError
+from jaxtyping import UInt8
 
 from genie_gym.config import from_dict
+from genie_gym.envs.keys import key_table
+from genie_gym.envs.prompts import encode_prompt, prompt_frames
 from genie_gym.envs.slots import (
     Slots,
     SlotsState,
@@ -19,13 +18,10 @@ from genie_gym.envs.slots import (
     check_option_names,
     to_starts,
 )
-from genie_gym.errors import ConfigError, DataError, InvalidActionError, WorldError
-from genie_gym.models.state import WorldState
+from genie_gym.errors import ConfigError, InvalidActionError
 from genie_gym.models.world import World
 
 ActionIndex = SupportsInt
-
-_KEYS = {"UP": "w", "DOWN": "s", "LEFT": "a", "RIGHT": "d", "FIRE": " ", "NOOP": "e"}
 
 
 class GenieWorldEnv(gym.Env[UInt8[np.ndarray, "H W C"], ActionIndex], EzPickle):
@@ -52,9 +48,11 @@ class GenieWorldEnv(gym.Env[UInt8[np.ndarray, "H W C"], ActionIndex], EzPickle):
     One of the world's bundled start contexts, drawn uniformly. `reset(options=...)` chooses:
 
     - `{"start": index}`: that context.
-    - `{"prompt": frames}`: one image (H, W, 3), or a clip (T, H, W, 3), uint8; or the path of a PNG
-      or of a `.npy` file that holds one. With `"actions"`, the T - 1 actions between the frames;
-      without, no-ops (action 0), or in latent mode the codes that the world infers.
+    - `{"prompt": picture}`: whatever `genie_gym.envs.prompts.prompt_frames` reads: a picture of any
+      size, as uint8 (H, W, 3), as a PIL image, as the bytes of a file or its path; a drawing of
+      the game in dark strokes on light paper; a clip (T, H, W, 3), a `.npy` file or a video. With
+      `"actions"`, the T - 1 actions between the frames; without, no-ops (action 0), or in latent
+      mode the codes that the world infers.
 
     ## Reward
 
@@ -139,8 +137,8 @@ class GenieWorldEnv(gym.Env[UInt8[np.ndarray, "H W C"], ActionIndex], EzPickle):
 
         Raises:
             ConfigError: an option is unknown, or two contradict each other.
-            WorldError: the start context does not exist, or the prompt has another size.
-            DataError: the prompt is not readable, or not uint8 frames.
+            WorldError: the start context does not exist, or there are not T - 1 actions.
+            PromptError: the prompt is not readable, or not uint8 frames.
             InvalidActionError: one of the prompt's actions is not in the action space.
         """
         options = check_option_names(options, ("start", "prompt", "actions"))
@@ -149,7 +147,12 @@ class GenieWorldEnv(gym.Env[UInt8[np.ndarray, "H W C"], ActionIndex], EzPickle):
         if "actions" in options and "prompt" not in options:
             raise ConfigError("options['actions'] stand between the frames of a 'prompt': give one")
         starts = to_starts(options.get("start"), num_slots=1)
-        begun = self._encode(**options) if "prompt" in options else None
+        begun = None
+        if "prompt" in options:
+            frames = prompt_frames(options["prompt"], self.world)
+            begun = encode_prompt(
+                self.world, frames, options.get("actions"), source=self._slots.source
+            )
 
         super().reset(seed=seed)
         self._slots.np_randoms = [self.np_random]
@@ -211,32 +214,18 @@ class GenieWorldEnv(gym.Env[UInt8[np.ndarray, "H W C"], ActionIndex], EzPickle):
         self._slots.set_state(state)
         return self._obs()
 
-    def get_keys_to_action(self) -> dict[tuple[str, ...], int]:
-        """Return keys for `gymnasium.utils.play`, as ALE has them: w a s d, space, e for no-op.
+    def get_keys_to_action(self) -> dict[tuple[str | int, ...], int]:
+        """Return keys for `gymnasium.utils.play`: ALE's and the arrows; see `key_table`.
 
         Latent codes lie on the digits. A world that does not say what its actions mean has none.
         """
         if self.config.action_mode == "latent":
             return {(str(code),): code for code in range(min(self.world.num_latent_actions, 10))}
-        return {
-            tuple(key for word, key in _KEYS.items() if word in meaning): action
-            for action, meaning in enumerate(self.action_meanings)
-        }
+        return key_table(self.config.game, self.action_meanings)
 
     def _obs(self) -> UInt8[np.ndarray, "H W C"]:
         frame: np.ndarray = self._slots.frames()[0]
         return frame
-
-    def _encode(self, prompt: Any, actions: Any = None) -> WorldState:
-        frames = torch.from_numpy(_read_prompt(prompt))[None]
-        source, num_actions = self._slots.source, frames.shape[1] - 1
-        if actions is not None:
-            between = torch.from_numpy(_read_actions(actions, num_actions))[None]
-        elif source == "latent" and num_actions > 0:
-            between = self.world.infer_latent_actions(frames)
-        else:
-            between = torch.zeros(1, num_actions, dtype=torch.int64)
-        return self.world.encode(frames, between, source)
 
 
 def check_render_mode(render_mode: str | None, known: list[str]) -> None:
@@ -247,44 +236,3 @@ def check_render_mode(render_mode: str | None, known: list[str]) -> None:
     """
     if render_mode is not None and render_mode not in known:
         raise ConfigError(f"render_mode must be None or one of {known}, got {render_mode!r}")
-
-
-def _read_prompt(prompt: Any) -> UInt8[np.ndarray, "T H W C"]:
-    """Return the frames of a prompt: an array, or the path of one or of an image."""
-    name = "options['prompt']"
-    if isinstance(prompt, str | Path):
-        name = str(prompt)
-        prompt = _read_file(Path(prompt))
-    frames = np.asarray(prompt)
-    if frames.dtype != np.uint8 or frames.ndim not in (3, 4) or 0 in frames.shape:
-        raise DataError(
-            f"{name} must be uint8 frames (H, W, 3) or (T, H, W, 3), got {frames.dtype} "
-            f"{frames.shape}"
-        )
-    # A copy, because torch wants memory that is contiguous and may be written to.
-    return np.array(frames if frames.ndim == 4 else frames[None], order="C")
-
-
-def _read_file(path: Path) -> Shaped[np.ndarray, "..."]:
-    try:
-        if path.suffix == ".npy":
-            frames: np.ndarray = np.load(path, allow_pickle=False)
-            return frames
-        with Image.open(path) as image:
-            return np.array(image.convert("RGB"))
-    except (OSError, ValueError, UnidentifiedImageError) as error:
-        raise DataError(
-            f"prompt {path} is neither an image nor a .npy array of frames: {error}"
-        ) from error
-
-
-def _read_actions(actions: Any, num_actions: int) -> Int64[np.ndarray, " actions"]:
-    array = np.asarray(actions)
-    if array.shape != (num_actions,):
-        raise WorldError(
-            f"{num_actions + 1} frames have {num_actions} actions between them, got "
-            f"{len(array) if array.ndim == 1 else repr(actions)}"
-        )
-    if num_actions and array.dtype.kind not in "iu":
-        raise InvalidActionError(f"options['actions'] must be a list of ints, got {actions!r}")
-    return array.astype(np.int64)

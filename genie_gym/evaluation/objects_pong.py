@@ -21,6 +21,15 @@ frames) against the emulator's RAM, averaged over both raw frames:
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from genie_gym.envs.pong_court import (
+    BACKGROUND,
+    FIELD,
+    GREEN,
+    ORANGE,
+    SCREEN_HEIGHT,
+    WHITE,
+    share_covered,
+)
 from genie_gym.evaluation.blobs import (
     MIN_PADDLE_PIXEL,
     SIZE,
@@ -29,11 +38,6 @@ from genie_gym.evaluation.blobs import (
     find_balls,
     unmix,
 )
-
-_BACKGROUND = (144, 72, 17)
-_WHITE = (236, 236, 236)
-_GREEN = (92, 186, 92)
-_ORANGE = (213, 130, 74)
 
 _TOP, _BOTTOM = 10, 60
 """Rows of the field; row 10 is 36 % wall and row 59 is 88 % wall, the rest is free."""
@@ -70,15 +74,13 @@ def _row(share: Float32[np.ndarray, "N rows columns"]) -> Float32[np.ndarray, " 
 
 
 def _empty_field() -> Float32[np.ndarray, "rows 1 C"]:
-    edges = np.arange(SIZE + 1) * 210 / SIZE
-    in_play = np.clip(edges[1:], 34, 194) - np.clip(edges[:-1], 34, 194)
-    wall = 1 - in_play[_TOP:_BOTTOM, None, None] * SIZE / 210
-    background = np.asarray(_BACKGROUND, np.float32)
-    return (background + wall * (np.asarray(_WHITE) - background)).astype(np.float32)
+    wall = 1 - share_covered(*FIELD, SCREEN_HEIGHT, SIZE)[_TOP:_BOTTOM, None, None]
+    background = np.asarray(BACKGROUND, np.float32)
+    return (background + wall * (np.asarray(WHITE) - background)).astype(np.float32)
 
 
 _EMPTY_FIELD = _empty_field()
-_FROM_FIELD = unmix(_BACKGROUND, [_WHITE], channels=(0, 1, 2))
-_FROM_OPPONENT = unmix(_BACKGROUND, [_WHITE, _ORANGE], channels=(0, 1, 2))
+_FROM_FIELD = unmix(BACKGROUND, [WHITE], channels=(0, 1, 2))
+_FROM_OPPONENT = unmix(BACKGROUND, [WHITE, ORANGE], channels=(0, 1, 2))
 # The maximum of two raw frames lifts the red of a moving green paddle to the background's 144.
-_FROM_OWN = unmix(_BACKGROUND, [_WHITE, _GREEN], channels=(1, 2))
+_FROM_OWN = unmix(BACKGROUND, [WHITE, GREEN], channels=(1, 2))
