@@ -6,6 +6,7 @@ from fastapi import APIRouter, File, Form, Path, Query, Response, UploadFile
 from pydantic import Field
 
 from genie_gym import __version__
+from genie_gym.envs.generation import parse_actions
 from genie_gym.envs.prompts import Fit
 from genie_gym.serve import problems as kinds
 from genie_gym.serve.films import MEDIA_TYPES, Film, film_response, replay_response
@@ -168,7 +169,7 @@ def _add_generate(router: APIRouter, server: GameServer) -> None:
     )
     async def generate(
         world: Annotated[str, Form()],
-        actions: Annotated[str, Form(pattern=r"^\s*\d{1,9}\s*(,\s*\d{1,9}\s*)*$")],
+        actions: Annotated[str, Form(description="Indices with commas between them: 2,2,3,0")],
         image: Image = None,
         start: Start = None,
         fit: Annotated[Fit, Form()] = "letterbox",
@@ -177,7 +178,7 @@ def _add_generate(router: APIRouter, server: GameServer) -> None:
     ) -> Response:
         """Imagine what actions lead to, from an image or a start."""
         served = server.find_world(world)
-        indices = [int(text) for text in actions.split(",")]
+        indices = parse_actions(actions)
         _check_num_actions(server, indices)
         frames = await server.generate(
             served,

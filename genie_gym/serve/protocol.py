@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from genie_gym.envs.keys import TURNED
 from genie_gym.serve.problems import ProblemError
 from genie_gym.serve.session import Session
 from genie_gym.serve.steps import PlayerName, Step, unpack
@@ -143,6 +144,7 @@ class WorldInfo(BaseModel):
     num_starts: int
     num_actions: int
     action_meanings: list[str]
+    turned: dict[str, str]
     num_latent_actions: int
     temperature: float
     num_maskgit_steps: int
@@ -232,6 +234,7 @@ def world_info(served: ServedWorld) -> WorldInfo:
         num_starts=len(world.starts),
         num_actions=world.num_actions,
         action_meanings=served.action_meanings,
+        turned=TURNED.get(config.game, {}),
         num_latent_actions=world.num_latent_actions if has_latent else 0,
         temperature=config.dynamics.temperature,
         num_maskgit_steps=config.dynamics.num_maskgit_steps,

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from gymnasium.utils.seeding import np_random
 from jaxtyping import Float32, UInt8
 
+from genie_gym.envs.prompts import encode_prompt
 from genie_gym.envs.replay import Replay
 from genie_gym.envs.slots import Outcome, Slots, SlotsState, WorldEnvConfig
 from genie_gym.errors import InvalidActionError
@@ -261,9 +261,7 @@ def begin(
         real = RealGame(world.env.game, size, seed)
         prompt = real.opening
     if prompt is not None:
-        frames = torch.from_numpy(prompt)[None]
-        no_ops = torch.zeros(1, len(prompt) - 1, dtype=torch.int64)
-        slots.reset_to(world.world.encode(frames, no_ops))
+        slots.reset_to(encode_prompt(world.world, prompt))
     else:
         begun = slots.reset(np.ones(1, np.bool_), np.array([-1 if start is None else start]))
         began_at = int(begun[0])
