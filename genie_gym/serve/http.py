@@ -41,14 +41,15 @@ Seed = Annotated[int | None, Form(ge=0, le=MAX_SEED)]
 def make_router(server: GameServer) -> APIRouter:
     """Return all calls of a server."""
     router = APIRouter()
-    _add_worlds(router, server)
-    _add_sessions(router, server)
+    names = {"enum": sorted(server.worlds)}  # for the document; other names are unknown worlds
+    _add_worlds(router, server, names)
+    _add_sessions(router, server, names)
     _add_playing(router, server)
-    _add_generate(router, server)
+    _add_generate(router, server, names)
     return router
 
 
-def _add_worlds(router: APIRouter, server: GameServer) -> None:
+def _add_worlds(router: APIRouter, server: GameServer, names: dict[str, Any]) -> None:
     @router.get("/health", responses=_problems())
     async def health() -> Health:
         """Tell that the server is there, and how busy it is."""
@@ -71,7 +72,10 @@ def _add_worlds(router: APIRouter, server: GameServer) -> None:
         responses=_bytes("image/png")
         | _problems(kinds.UNKNOWN_WORLD, kinds.NOT_FOUND, kinds.INVALID_REQUEST),
     )
-    async def start(world: str, index: Annotated[int, Path(ge=0, le=MAX_INDEX)]) -> Response:
+    async def start(
+        world: Annotated[str, Path(json_schema_extra=names)],
+        index: Annotated[int, Path(ge=0, le=MAX_INDEX)],
+    ) -> Response:
         """Show the frame that a start begins with."""
         thumbnails = server.find_world(world).thumbnails
         if index >= len(thumbnails):
@@ -82,14 +86,14 @@ def _add_worlds(router: APIRouter, server: GameServer) -> None:
         return Response(thumbnails[index], media_type="image/png", headers=headers)
 
 
-def _add_sessions(router: APIRouter, server: GameServer) -> None:
+def _add_sessions(router: APIRouter, server: GameServer, names: dict[str, Any]) -> None:
     @router.post(
         "/sessions",
         status_code=201,
         responses=_problems(*NO_GAME, kinds.EMPTY_UPLOAD, kinds.TOO_MANY_SESSIONS),
     )
     async def open_session(
-        world: Annotated[str, Form()],
+        world: Annotated[str, Form(json_schema_extra=names)],
         start: Start = None,
         image: Image = None,
         fit: Annotated[Fit, Form()] = "letterbox",
@@ -160,7 +164,7 @@ def _add_playing(router: APIRouter, server: GameServer) -> None:
         return await film_response(Film(frames, found.world.fps, format))
 
 
-def _add_generate(router: APIRouter, server: GameServer) -> None:
+def _add_generate(router: APIRouter, server: GameServer, names: dict[str, Any]) -> None:
     @router.post(
         "/generate",
         response_class=Response,
@@ -168,7 +172,7 @@ def _add_generate(router: APIRouter, server: GameServer) -> None:
         | _problems(*NO_GAME, kinds.EMPTY_UPLOAD, kinds.TOO_MANY_SESSIONS, kinds.INVALID_ACTION),
     )
     async def generate(
-        world: Annotated[str, Form()],
+        world: Annotated[str, Form(json_schema_extra=names)],
         actions: Annotated[str, Form(description="Indices with commas between them: 2,2,3,0")],
         image: Image = None,
         start: Start = None,
@@ -211,7 +215,8 @@ def _problems(*expected: Kind) -> dict[int | str, dict[str, Any]]:
 
 
 def _bytes(*media_types: str) -> dict[int | str, dict[str, Any]]:
-    """Return how an answer of bytes is documented."""
-    schema = {"schema": {"type": "string", "format": "binary"}}
-    content = {media_type: schema for media_type in media_types}
+    """Return how a file of one of these types is documented."""
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    json = {"schema": {"type": "object"}}
+    content = {kind: json if kind == "application/json" else binary for kind in media_types}
     return {200: {"description": "A file", "content": content}}

@@ -227,6 +227,12 @@ def serve_with(make_config, endless_bundle):
 
 
 @pytest.fixture
+def make_client(endless_bundle):
+    """Return a function that makes a client of another server of the endless tiny world."""
+    return lambda port: Client(port, endless_bundle.name)
+
+
+@pytest.fixture
 def picture():
     """Return a function that makes a picture file of one colour."""
 
