@@ -113,6 +113,7 @@ def resident_mib(pid):
 
 
 def main():
+    """Measure, and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--world", default="pong")
     parser.add_argument("--players", type=int, default=16)

@@ -97,17 +97,28 @@ class SlotsState:
         )
 
     def split(self) -> list["SlotsState"]:
-        """Return every game as a state of its own, which shares no memory with the others."""
+        """Return every game as a state of its own, in the memory of all; `clone` frees the rest."""
+        rows = [slice(row, row + 1) for row in range(len(self.num_steps))]
         return [
             SlotsState(
-                world=self.world.gather(torch.tensor([row])),
-                streams=Streams(self.streams.seeds[[row]], self.streams.num_drawn[[row]]),
-                np_randoms=self.np_randoms[row : row + 1],
-                num_steps=self.num_steps[[row]],
-                is_over=self.is_over[[row]],
+                world=self.world.row(row.start),
+                streams=Streams(self.streams.seeds[row], self.streams.num_drawn[row]),
+                np_randoms=self.np_randoms[row],
+                num_steps=self.num_steps[row],
+                is_over=self.is_over[row],
             )
-            for row in range(len(self.num_steps))
+            for row in rows
         ]
+
+    def clone(self) -> "SlotsState":
+        """Return a copy that shares no memory."""
+        return SlotsState(
+            world=self.world.clone(),
+            streams=self.streams.clone(),
+            np_randoms=self.np_randoms,
+            num_steps=self.num_steps.copy(),
+            is_over=self.is_over.copy(),
+        )
 
 
 @dataclass(frozen=True, slots=True)

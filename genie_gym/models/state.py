@@ -47,6 +47,10 @@ class WorldState:
         """Return the named rows, in that order."""
         return self._map(lambda x: x[rows])
 
+    def row(self, index: int) -> "WorldState":
+        """Return one row, in the same memory."""
+        return self._map(lambda x: x[index : index + 1])
+
     def clone(self) -> "WorldState":
         """Return a copy that shares no memory."""
         return self._map(torch.clone)

@@ -146,6 +146,7 @@ class GameServer:
             ProblemError: there is none, or it has expired.
         """
         session = self.registry.remove(id, is_expired=is_expired)
+        await self.worker.call(self.worker.batch.release)
         if session.real is not None:
             await self.worker.call(session.real.close)
 

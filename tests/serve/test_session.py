@@ -10,7 +10,7 @@ from genie_gym.errors import InvalidActionError
 from genie_gym.serve.problems import ProblemError
 from genie_gym.serve.session import begin
 from genie_gym.serve.steps import unpack
-from genie_gym.serve.worker import step_together
+from genie_gym.serve.worker import Batch
 from genie_gym.serve.worlds import load_worlds
 
 ACTIONS = [2, 3, 0, 5, 1, 4, 2, 2]
@@ -27,7 +27,7 @@ def game(world, seed=3, start=1, prompt=None, max_rewind=20):
 
 
 def play(session, actions):
-    return [step_together([session], np.array([action]))[0] for action in actions]
+    return [Batch().step([session], np.array([action]))[0] for action in actions]
 
 
 def frames(session):
@@ -67,15 +67,30 @@ def test_players_beside_a_game_do_not_move_it(world):
     alone, crowded = game(world), game(world)
     others = [game(world, seed=seed, start=seed % 5) for seed in range(4)]
     play(alone, ACTIONS)
+    batch = Batch()
     for step, action in enumerate(ACTIONS):
-        group = [*others[: step % 5], crowded, *others[step % 5 :]]
+        # Others come and go; twice in a row it is the same group.
+        group = [*others[: step // 2], crowded]
         actions = np.full(len(group), step % 6)
         actions[group.index(crowded)] = action
-        step_together(group, actions)
+        batch.step(group, actions)
     torch.testing.assert_close(
         tensors(crowded.state.world), tensors(alone.state.world), rtol=1e-4, atol=1e-5
     )
     assert torch.equal(crowded.state.world.tokens, alone.state.world.tokens)
+
+
+def test_a_game_that_stays_behind_does_not_keep_the_memory_of_others(world):
+    games = [game(world, seed=seed) for seed in range(3)]
+    batch = Batch()
+    batch.step(games, np.zeros(3, np.int64))
+    states = [one.state for one in games]
+    bytes_of_all = states[0].world.tokens.untyped_storage().nbytes()
+    batch.step(games[:2], np.zeros(2, np.int64))
+    assert games[2].state is not states[2]
+    for mine, theirs in zip(tensors(games[2].state.world), tensors(states[2].world), strict=True):
+        assert torch.equal(mine, theirs)
+    assert games[2].state.world.tokens.untyped_storage().nbytes() == bytes_of_all / 3
 
 
 @pytest.mark.parametrize("max_rewind", [20, 8, 5])
