@@ -12,11 +12,14 @@ minute.
 import argparse
 import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
+from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
 
@@ -40,23 +43,34 @@ class Crowd:
         self.latencies = []
         self.num_steps = {}
 
-    async def play(self, number, seconds, session_seconds=float("inf")):
-        """Play for a time; with `session_seconds`, leave and come back that often."""
+    @asynccontextmanager
+    async def player(self, number):
+        """Give a function that takes one step and tells whether the game goes on."""
+        id = await asyncio.to_thread(self._open, number)
+        address = self.address.replace("http", "ws") + f"/sessions/{id}/play"
+        async with connect(address) as socket:
+            await socket.recv(), await socket.recv()
+
+            async def step():
+                begin = time.perf_counter()
+                await socket.send(json.dumps({"type": "step", "action": number % 6}))
+                frame = await socket.recv()
+                if isinstance(frame, str):
+                    return False
+                self.latencies.append(time.perf_counter() - begin)
+                self.num_steps[number] = self.num_steps.get(number, 0) + 1
+                return True
+
+            yield step
+
+    async def come_and_go(self, number, seconds, stay):
+        """Play for a time; leave and come back every `stay` seconds."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            id = await asyncio.to_thread(self._open, number)
-            address = self.address.replace("http", "ws") + f"/sessions/{id}/play"
-            async with connect(address) as socket:
-                await socket.recv(), await socket.recv()
-                leave = min(end, time.monotonic() + session_seconds)
-                while time.monotonic() < leave:
-                    begin = time.perf_counter()
-                    await socket.send(json.dumps({"type": "step", "action": number % 6}))
-                    frame = await socket.recv()
-                    if isinstance(frame, str):
-                        break  # the game is over
-                    self.latencies.append(time.perf_counter() - begin)
-                    self.num_steps[number] = self.num_steps.get(number, 0) + 1
+            async with self.player(number) as step:
+                leave = min(end, time.monotonic() + stay)
+                while time.monotonic() < leave and await step():
+                    pass
 
     def _open(self, number):
         body = f'--x\r\nContent-Disposition: form-data; name="world"\r\n\r\n{self.world}\r\n'
@@ -73,18 +87,25 @@ class Crowd:
         raise RuntimeError("no place at the server")
 
 
-def measure(address, world, num_players, seconds):
-    """Return frames a second of all, steps of the slowest, and the latencies."""
+def measure(address, world, num_players, seconds, pid):
+    """Return a run's frames a second, the server's milliseconds of work a frame, and its crowd."""
     crowd = Crowd(address, world)
 
-    async def run():
-        await asyncio.gather(*(crowd.play(number, seconds) for number in range(num_players)))
+    async def play(number, are_here):
+        async with crowd.player(number) as step:
+            await are_here.wait()  # to open a game takes as long as several steps
+            begin, busy = time.monotonic(), processor_seconds(pid)
+            while time.monotonic() < begin + seconds and await step():
+                pass
+            return time.monotonic() - begin, processor_seconds(pid) - busy
 
-    begin = time.monotonic()
-    asyncio.run(run())
-    rate = sum(crowd.num_steps.values()) / (time.monotonic() - begin)
-    slowest = min(crowd.num_steps.get(number, 0) for number in range(num_players))
-    return rate, slowest, crowd.latencies
+    async def run():
+        are_here = asyncio.Barrier(num_players)
+        return await asyncio.gather(*(play(number, are_here) for number in range(num_players)))
+
+    took, busy = np.max(asyncio.run(run()), axis=0)
+    num_frames = sum(crowd.num_steps.values())
+    return num_frames / took, 1000 * busy / num_frames, crowd
 
 
 def watch_memory(address, world, num_players, minutes, pid):
@@ -94,7 +115,8 @@ def watch_memory(address, world, num_players, minutes, pid):
     async def run():
         stays = [float("inf"), 5.0]
         players = [
-            crowd.play(number, 60 * minutes, stays[number % 2]) for number in range(num_players)
+            crowd.come_and_go(number, 60 * minutes, stays[number % 2])
+            for number in range(num_players)
         ]
         playing = asyncio.gather(*players)
         begin = time.monotonic()
@@ -104,6 +126,12 @@ def watch_memory(address, world, num_players, minutes, pid):
         playing.result()
 
     asyncio.run(run())
+
+
+def processor_seconds(pid):
+    """Return the time that a process has kept processors busy, from Linux."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_mib(pid):
@@ -131,20 +159,23 @@ def main():
         address = server.stdout.readline().split()[-1].rstrip("/")
         with urllib.request.urlopen(f"{address}/worlds") as answer:
             world = json.loads(answer.read())[0]["name"]
-        measure(address, world, 1, 2)  # warms up
-        alone, together, latencies = [], [], []
+        measure(address, world, 1, 2, server.pid)  # warms up
+        alone, together = [], []
         for _ in range(NUM_TURNS):
-            alone.append(measure(address, world, 1, options.seconds / NUM_TURNS))
-            together.append(measure(address, world, options.players, options.seconds / NUM_TURNS))
-            latencies += together[-1][2]
-        one, all_of_them = median(run[0] for run in alone), median(run[0] for run in together)
-        p50, p95 = np.quantile(latencies, [0.5, 0.95]) * 1000
-        print(f"1 player: {one:.1f} frames/s")
-        print(
-            f"{options.players} players: {all_of_them:.1f} frames/s, {all_of_them / one:.2f} times "
-            f"as many; a step takes {p50:.0f} ms, p95 {p95:.0f} ms; the slowest of them took "
-            f"{min(run[1] for run in together)} steps"
-        )
+            for runs, num_players in ((alone, 1), (together, options.players)):
+                seconds = options.seconds / NUM_TURNS
+                runs.append(measure(address, world, num_players, seconds, server.pid))
+        for runs, num_players in ((alone, 1), (together, options.players)):
+            latencies = [latency for run in runs for latency in run[2].latencies]
+            p50, p95 = np.quantile(latencies, [0.5, 0.95]) * 1000
+            slowest = min(run[2].num_steps.get(n, 0) for run in runs for n in range(num_players))
+            print(
+                f"{num_players} players: {median(run[0] for run in runs):.1f} frames/s, a step "
+                f"takes {p50:.0f} ms, p95 {p95:.0f} ms, the slowest player took {slowest} steps; "
+                f"{median(run[1] for run in runs):.2f} ms of processor time a frame"
+            )
+        ratio = median(many[0] / one[0] for one, many in zip(alone, together, strict=True))
+        print(f"{ratio:.2f} times as many frames/s, median of {NUM_TURNS} turns")
         if options.minutes:
             watch_memory(address, world, options.players, options.minutes, server.pid)
     finally:

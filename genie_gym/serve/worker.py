@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +17,7 @@ from genie_gym.serve.session import Session
 from genie_gym.serve.steps import Step
 
 LINGER_SECONDS = 0.003
-"""How long a batch waits for players who were in the one before: a third of a lone step."""
+"""How long a batch waits for the next player who was in the one before: a third of a lone step."""
 
 ResultT = TypeVar("ResultT")
 
@@ -129,11 +128,9 @@ class Worker:
             turn.future.set_result(step)
 
     def _linger(self) -> None:
-        """Wait a moment for players whose next turn is on its way."""
-        deadline = time.monotonic() + LINGER_SECONDS
+        """Wait for players of the last batch whose next turn is on its way, until none comes."""
         while len(self._turns) < self._last_size and not self._calls:
-            left = deadline - time.monotonic()
-            if left <= 0 or not self._changed.wait(left):
+            if not self._changed.wait(LINGER_SECONDS):
                 return
 
 

@@ -7,6 +7,7 @@ import torch
 from genie_gym.envs.replay import play_back
 from genie_gym.envs.world_env import GenieWorldEnv
 from genie_gym.errors import InvalidActionError
+from genie_gym.models.bundle import load_world
 from genie_gym.serve.problems import ProblemError
 from genie_gym.serve.session import begin
 from genie_gym.serve.steps import unpack
@@ -201,3 +202,16 @@ def test_latent_actions_are_the_codes_and_exclude_the_real_game(world):
     real = game(world, start="real")
     with pytest.raises(ProblemError, match="real game take real actions alone"):
         real.change({"action_mode": "latent"})
+
+
+def test_a_world_that_holds_all_codes_for_equally_likely_is_unsure_by_their_bits(endless_bundle):
+    world = load_world(endless_bundle)
+    dynamics = world.stack.dynamics
+    for parameter in (*dynamics.to_embeddings.parameters(), *dynamics.to_copy.parameters()):
+        parameter.zero_()
+    dynamics.code_bias.zero_()
+    state = world.start(torch.tensor([0, 3]))
+    unsure = world.uncertainty(state, torch.tensor([1, 2]))
+    torch.testing.assert_close(unsure, torch.full((2, 16), 6.0))  # 64 codes
+    dynamics.code_bias[5] = 100.0
+    assert world.uncertainty(state, torch.tensor([1, 2])).max() < 1e-6
