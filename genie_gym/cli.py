@@ -10,7 +10,9 @@ from typing import cast
 from genie_gym.cli_agent import add_agent
 from genie_gym.cli_data import add_data, seed_number
 from genie_gym.cli_dyna import add_dyna
+from genie_gym.cli_generate import add_generate, generate
 from genie_gym.cli_plan import add_plan, plan
+from genie_gym.cli_play import add_play, play
 from genie_gym.cli_serve import add_serve, serve
 from genie_gym.errors import GenieError
 from genie_gym.games import MAX_STEPS
@@ -62,6 +64,9 @@ def build_parser() -> argparse.ArgumentParser:
     text = "train and judge agents that learn inside a world"
     add_dyna(add_agent(commands.add_parser("agent", help=text, description=text)))
     add_plan(command("plan", plan, "let a planner play the real game or the learned one"))
+    text = "imagine what actions lead to from a start, a picture, a sketch or a text"
+    add_generate(command("generate", generate, text))
+    add_play(command("play", play, "play a world by keyboard"))
     add_serve(command("serve", serve, "play worlds in the browser, and over HTTP and WebSocket"))
     _add_info(command("info", info, "print the card of a world"))
     return parser

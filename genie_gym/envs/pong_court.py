@@ -35,23 +35,23 @@ def draw_pong(
     """
     frame = court.astype(np.float64)
     half = PADDLE_HEIGHT / 2
-    things = [
+    (y, x), (height, width) = ball_yx, BALL_SIZE
+    things = (
         (opponent - half, opponent + half, *OPPONENT_COLUMNS, ORANGE),
         (own - half, own + half, *OWN_COLUMNS, GREEN),
-    ]
-    (y, x), (height, width) = ball_yx, BALL_SIZE
-    things.append((y - height / 2, y + height / 2, x - width / 2, x + width / 2, WHITE))
+        (y - height / 2, y + height / 2, x - width / 2, x + width / 2, WHITE),
+    )
     for top, bottom, left, right, colour in things:
-        # The console draws whole pixels.
-        top, bottom = np.clip((round(top), round(bottom)), *FIELD)
-        rows = share_covered(top, bottom, SCREEN_HEIGHT, court.shape[0])
+        # The console draws whole pixels, and its walls cover what reaches into them.
+        first, last = (min(max(round(row), FIELD[0]), FIELD[1]) for row in (top, bottom))
+        rows = share_covered(first, last, SCREEN_HEIGHT, court.shape[0])
         columns = share_covered(round(left), round(right), SCREEN_WIDTH, court.shape[1])
         share = (rows[:, None] * columns)[..., None]
         frame += share * (np.asarray(colour) - frame)
     return frame.round().astype(np.uint8)
 
 
-def share_covered(begin: float, end: float, screen: int, size: int) -> Float[np.ndarray, " size"]:
-    """Return the share of each of `size` pixels that lies between two places on the screen."""
+def share_covered(begin: int, end: int, screen: int, size: int) -> Float[np.ndarray, " pixels"]:
+    """Return how much of each pixel lies between two places, on a screen shrunk to a size."""
     edges = np.arange(size + 1) * screen / size
-    return np.diff(np.clip(edges, begin, end)) * size / screen
+    return np.asarray(np.diff(np.clip(edges, begin, end)) * size / screen)

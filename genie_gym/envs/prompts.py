@@ -6,7 +6,7 @@ import warnings
 import zlib
 from collections import deque
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,11 +26,12 @@ from genie_gym.errors import (
 from genie_gym.models.state import WorldState
 from genie_gym.models.world import ActionSource, World
 
-Fit = Literal["letterbox", "crop", "stretch"]
 Picture = UInt8[np.ndarray, "H W 3"]
+Frame = UInt8[np.ndarray, "height width 3"]
 Frames = UInt8[np.ndarray, "T H W 3"]
 
-FITS: tuple[Fit, ...] = ("letterbox", "crop", "stretch")
+FITS = ("letterbox", "crop", "stretch")
+"""How a picture of another shape is brought to size; see `fit_picture`."""
 MAX_PIXELS = 50_000_000
 """Pixels of the largest picture that is read, 150 MB of RGB: what large phone cameras take."""
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
@@ -97,7 +98,7 @@ def read_picture(source: bytes | str | Path, *, max_pixels: int = MAX_PIXELS) ->
             ) from error
 
 
-def fit_picture(picture: Picture, height: int, width: int, *, fit: Fit = "letterbox") -> Picture:
+def fit_picture(picture: Picture, height: int, width: int, *, fit: str = "letterbox") -> Frame:
     """Return a picture at a size, (height, width, 3).
 
     A picture in the shape of an Atari screen, 210 high and 160 wide or any enlargement of that,
@@ -138,7 +139,7 @@ def prompt_frames(
     prompt: Any,
     world: World,
     *,
-    fit: Fit = "letterbox",
+    fit: str = "letterbox",
     sketch: bool | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Frames:
@@ -259,5 +260,5 @@ def _to_rgb(image: Image.Image) -> Picture:
     return np.array(image.convert("RGB"), np.uint8)
 
 
-def _resize(picture: Picture, height: int, width: int) -> Picture:
+def _resize(picture: Picture, height: int, width: int) -> Frame:
     return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

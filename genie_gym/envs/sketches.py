@@ -37,7 +37,7 @@ INK, PAPER = 0.7, 0.88
 MIN_BARE, MAX_INK, MIN_INK = 0.8, 0.2, 0.0003
 """Shares of a sketch: at least so much bare paper, and ink between these."""
 MIN_BRIGHTNESS, MAX_COLOUR = 110, 30
-"""Of a sketch's paper (its median), and of its pixels (channels apart, on average); in levels."""
+"""Of bare paper, and of a sketch's pixels (how far apart their channels lie, on average)."""
 JOINED = 0.015
 """Strokes nearer than this share of `SIDE` are one: pencils leave gaps."""
 WIDE, TALL = 0.5, 0.6
@@ -84,20 +84,20 @@ class Drawing:
 
 def is_sketch(picture: UInt8[np.ndarray, "H W 3"]) -> bool:
     """Return whether a picture shows dark strokes, without colour, on light and bare paper."""
-    brightness = _brightness(picture)
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    grey = _shrunk(picture)
+    brightness = _beside_paper(grey)
+    is_bare = (brightness > PAPER) & (grey >= MIN_BRIGHTNESS)
+    step = math.ceil(max(picture.shape) / SIDE)
+    sample = picture[::step, ::step]
+    colour = (sample.max(axis=2) - sample.min(axis=2)).mean()
     ink = (brightness < INK).mean()
-    colour = (picture.max(axis=2) - picture.min(axis=2)).mean()
-    return bool(
-        np.median(grey) >= MIN_BRIGHTNESS
-        and colour <= MAX_COLOUR
-        and MIN_INK <= ink <= MAX_INK
-        and (brightness > PAPER).mean() >= MIN_BARE
-    )
+    return bool(is_bare.mean() >= MIN_BARE and MIN_INK <= ink <= MAX_INK and colour <= MAX_COLOUR)
 
 
 @torch.inference_mode()
-def sketch_frame(picture: UInt8[np.ndarray, "H W 3"], world: World) -> UInt8[np.ndarray, "H W 3"]:
+def sketch_frame(
+    picture: UInt8[np.ndarray, "H W 3"], world: World
+) -> UInt8[np.ndarray, "height width 3"]:
     """Return the frame of the world that a hand-drawn Pong shows, in patches of its tokenizer.
 
     The sheet is the screen: what is drawn halfway down is halfway down. Where walls are drawn they
@@ -131,7 +131,7 @@ def read_pong(picture: UInt8[np.ndarray, "H W 3"]) -> Drawing:
     Raises:
         PromptError: a paddle or the ball is missing, or several things may be the ball.
     """
-    strokes = _strokes(_brightness(picture) < INK)
+    strokes = _strokes(_beside_paper(_shrunk(picture)) < INK)
     top = bottom = None
     for wall in (stroke for stroke in strokes if stroke.width >= WIDE):
         if wall.height >= WIDE:  # a frame around the court
@@ -175,12 +175,17 @@ def _height(stroke: Stroke) -> float:
     return stroke.height
 
 
-def _brightness(picture: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "rows columns"]:
-    """Return how bright each place of a picture is beside the paper around it, in [0, 1]."""
+def _shrunk(picture: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "rows columns"]:
+    """Return a picture in grey, small enough to look for strokes in."""
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    shrink = math.ceil(max(grey.shape) / SIDE)
+    step = math.ceil(max(grey.shape) / SIDE)
     # The darkest pixel of each block: an average would lose thin strokes.
-    grey = cv2.erode(grey, np.ones((shrink, shrink), np.uint8))[::shrink, ::shrink]
+    darkest = cv2.erode(grey, np.ones((step, step), np.uint8))
+    return np.asarray(darkest[::step, ::step], np.uint8)
+
+
+def _beside_paper(grey: UInt8[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
+    """Return how bright each pixel is beside the paper around it, in [0, 1]."""
     reach = max(3, max(grey.shape) // 5)
     paper = cv2.morphologyEx(grey, cv2.MORPH_CLOSE, np.ones((reach, reach), np.uint8))
     return grey / np.maximum(paper, 1).astype(np.float64)
@@ -217,8 +222,9 @@ def _on_screen(drawing: Drawing) -> tuple[tuple[float, float], float, float]:
     )
     middles = [sum(columns) / 2 for columns in (OPPONENT_COLUMNS, OWN_COLUMNS)]
     drawn = drawing.opponent.x, drawing.own.x
+    # Far enough from walls and paddles that a nudge hides nothing of the ball.
     x = np.clip(np.interp(drawing.ball.x, drawn, middles), middles[0] + 4, middles[1] - 4)
-    y = np.clip(np.interp(drawing.ball.y, (top, bottom), FIELD), FIELD[0] + 2, FIELD[1] - 2)
+    y = np.clip(np.interp(drawing.ball.y, (top, bottom), FIELD), FIELD[0] + 4, FIELD[1] - 4)
     return (float(y), float(x)), own, opponent
 
 

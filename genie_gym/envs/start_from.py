@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 from jaxtyping import UInt8
 
-from genie_gym.envs.prompts import Fit, prompt_frames
+from genie_gym.envs.prompts import prompt_frames
 from genie_gym.envs.world_env import ActionIndex, GenieWorldEnv
 from genie_gym.games import world_id
 from genie_gym.models.bundle import find_bundle, read_card
@@ -37,7 +37,7 @@ def create_environment(
     image: Any,
     world: str | Path = "pong",
     *,
-    fit: Fit = "letterbox",
+    fit: str = "letterbox",
     sketch: bool | None = None,
     **options: Any,
 ) -> gym.Env[Frame, ActionIndex]:

@@ -55,10 +55,9 @@ def _load(pipeline: str | Path) -> Any:
             "a prompt of text needs diffusers and transformers, which are not installed: "
             "pip install 'genie-gym[text]'"
         ) from error
+    load: Any = DiffusionPipeline.from_pretrained  # its types do not name it
     try:
-        return DiffusionPipeline.from_pretrained(
-            str(pipeline), use_safetensors=True, trust_remote_code=False
-        )
+        return load(str(pipeline), use_safetensors=True, trust_remote_code=False)
     except (OSError, ValueError, AttributeError, ImportError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(
