@@ -7,7 +7,6 @@ from pydantic import Field
 
 from genie_gym import __version__
 from genie_gym.envs.generation import parse_actions
-from genie_gym.envs.prompts import Fit
 from genie_gym.serve import problems as kinds
 from genie_gym.serve.films import MEDIA_TYPES, Film, film_response, replay_response
 from genie_gym.serve.problems import Kind, ProblemError
@@ -25,7 +24,7 @@ from genie_gym.serve.protocol import (
     step_info,
     world_info,
 )
-from genie_gym.serve.server import GameServer
+from genie_gym.serve.server import Fit, GameServer
 
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemInfo"}}}
 NO_SESSION = (kinds.UNKNOWN_SESSION, kinds.EXPIRED_SESSION, kinds.INVALID_REQUEST)

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import UInt8
 
-from genie_gym.envs.prompts import Fit, prompt_frames
+from genie_gym.envs.prompts import prompt_frames
 from genie_gym.evaluation.demo import side_by_side
 from genie_gym.serve.config import ServeConfig
 from genie_gym.serve.problems import (
@@ -28,6 +28,8 @@ from genie_gym.serve.worker import Worker
 from genie_gym.serve.worlds import PlannerFactory, ServedWorld, find_world, load_worlds
 
 Frames = UInt8[np.ndarray, "T H W C"]
+Fit = Literal["letterbox", "crop", "stretch"]
+"""How a picture of another shape is brought to size: the FITS of `genie_gym.envs.prompts`."""
 
 
 class GameServer:

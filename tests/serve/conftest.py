@@ -211,7 +211,8 @@ def planner():
 @pytest.fixture(scope="session")
 def client(make_config, policy_folder, planner, endless_bundle):
     """A client of a server that all tests share."""
-    config = make_config(policy=str(policy_folder), max_rewind=5, max_actions=20, max_pixels=10_000)
+    limits = {"max_sessions": 100, "max_rewind": 5, "max_actions": 20, "max_pixels": 10_000}
+    config = make_config(policy=str(policy_folder), **limits)
     with running(config, endless_bundle.name, planner) as client:
         yield client
 

@@ -25,7 +25,7 @@ def open_zip(content):
 
 def test_the_server_tells_how_it_is(client):
     content = client.get("/health").json
-    assert content["status"] == "ok" and content["max_sessions"] == 16
+    assert content["status"] == "ok" and content["max_sessions"] == 100
 
 
 def test_worlds_are_described(client):
