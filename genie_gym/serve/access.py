@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -74,11 +74,13 @@ class Access:
     Args:
         app: what runs behind it.
         config: who may connect.
+        open_paths: what anyone may read: the page, which asks for the token.
     """
 
-    def __init__(self, app: ASGIApp, config: ServeConfig) -> None:
+    def __init__(self, app: ASGIApp, config: ServeConfig, open_paths: Set[str]) -> None:
         self._app = app
         self._config = config
+        self._open_paths = open_paths
         self._buckets: dict[str, Bucket] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,7 +112,8 @@ class Access:
             )
         if wait := self._bucket(scope).take():
             raise ProblemError(TOO_MANY_REQUESTS, f"too many requests. Try again in {wait:.2f} s")
-        if self._config.token is not None and not self._knows_token(scope, headers):
+        is_open = scope["type"] == "http" and scope["path"] in self._open_paths
+        if self._config.token is not None and not is_open and not self._knows_token(scope, headers):
             raise ProblemError(
                 NO_TOKEN,
                 "the token that the server was started with is missing or wrong. Send "
@@ -130,7 +133,6 @@ class Access:
         return self._buckets.setdefault(address, Bucket(self._config.requests_per_second))
 
     def _knows_token(self, scope: Scope, headers: Headers) -> bool:
-        assert self._config.token is not None
         told = [headers.get("authorization", "").removeprefix("Bearer ")]
         told += _query_tokens(scope)
         cookie: SimpleCookie = SimpleCookie()
@@ -139,6 +141,10 @@ class Access:
         except CookieError:
             pass
         told += [cookie[COOKIE].value] if COOKIE in cookie else []
+        return self._is_among(told)
+
+    def _is_among(self, told: list[str]) -> bool:
+        assert self._config.token is not None
         own = self._config.token.encode()
         # Every one is compared, in constant time.
         return any([secrets.compare_digest(one.encode(), own) for one in told])
@@ -177,7 +183,8 @@ class Access:
         headers = MutableHeaders(scope=message)
         for name, value in SECURITY_HEADERS.items():
             headers[name] = value
-        if self._config.token is not None and _query_tokens(scope):
+        headers.setdefault("Cache-Control", "no-cache")  # the page's files change together
+        if self._config.token is not None and self._is_among(_query_tokens(scope)):
             headers.append(
                 "Set-Cookie", f"{COOKIE}={self._config.token}; Path=/; HttpOnly; SameSite=Strict"
             )

@@ -60,7 +60,8 @@ def make_app(config: ServeConfig, planner: PlannerFactory | None = None) -> Fast
         title="genie-gym", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.server = server
-    app.add_middleware(Access, config=config)
+    files = {f"/{file.name}" for file in PAGE.iterdir()}
+    app.add_middleware(Access, config=config, open_paths={"/", *files})
     app.include_router(make_router(server))
 
     @app.websocket("/sessions/{id}/play")
@@ -69,8 +70,7 @@ def make_app(config: ServeConfig, planner: PlannerFactory | None = None) -> Fast
 
     _add_handlers(app)
     _describe_problems(app)
-    if PAGE.is_dir():
-        app.mount("/", StaticFiles(directory=PAGE, html=True))
+    app.mount("/", StaticFiles(directory=PAGE, html=True))
     return app
 
 

@@ -56,6 +56,8 @@ async def play(server: GameServer, socket: WebSocket, id: str) -> None:
     except ProblemError as problem:
         await _close(socket, close_code(problem.kind), problem.kind.title)
     except Exception:
+        if socket.application_state is WebSocketState.DISCONNECTED:  # it left while being told
+            return
         LOG.exception("a connection broke off")
         await _close(socket, 1011, "internal error")
 

@@ -39,11 +39,15 @@ def test_a_setting_is_refused(changes, text):
 
 def test_a_server_with_a_token_asks_everyone_for_it(serve_with):
     with serve_with(token=TOKEN) as client:
-        for path in ("/health", "/", "/openapi.json", "/nowhere"):
+        for path in ("/health", "/openapi.json", "/nowhere", "/../worlds", "//"):
             status, name, text = client.get(path).problem
             assert (status, name) == (401, "no-token") and "open /?token=TOKEN" in text
             assert client.get(path, authorization="Bearer open-sesamo").status == 401
         assert client.get("/health", authorization=f"Bearer {TOKEN}").status == 200
+        # The page itself is for all, so that it can ask for the token; it tells nobody what it is.
+        for path in ("/", "/main.js", "/?token=open-sesamo"):
+            answer = client.get(path)
+            assert answer.status == 200 and "set-cookie" not in answer.headers
         # A page is opened with the token in its address once; its cookie does the rest.
         cookie = client.get(f"/health?token={TOKEN}").headers["set-cookie"]
         assert cookie.endswith("; Path=/; HttpOnly; SameSite=Strict")
