@@ -14,9 +14,9 @@ PIP = .venv/bin/python -m pip
 PYTEST = -m pytest $(PYTEST_FLAGS) --basetemp=$(CURDIR)/out/pytest -o cache_dir=$(CURDIR)/out/pytest_cache
 
 # Two workers with one thread each: torch's thread pools fight over busy cores (2 to 13 times slower).
-test test-slow test-wheel test-newest: export OMP_NUM_THREADS = 1
+test test-slow test-browser test-wheel test-newest: export OMP_NUM_THREADS = 1
 
-.PHONY: demo test test-slow test-wheel test-newest lint clean
+.PHONY: demo test test-slow test-browser test-wheel test-newest lint clean
 
 demo: .venv/demo.stamp ## play the bundled Pong world: out/demo.mp4 and out/demo.png
 	.venv/bin/genie-gym demo
@@ -28,6 +28,10 @@ test: .venv/dev.stamp ## the default tests, about two minutes
 test-slow: .venv/dev.stamp ## the long proofs
 	mkdir -p out
 	.venv/bin/python $(PYTEST) -m slow
+
+test-browser: .venv/dev.stamp ## the page of `genie-gym serve` in Chromium; pictures in out/browser
+	$(PIP) install -c constraints.txt -e ".[browser]"
+	.venv/bin/python $(PYTEST) -n 0 -m browser
 
 lint: .venv/dev.stamp ## style, types, import contracts, spelling
 	.venv/bin/ruff check .

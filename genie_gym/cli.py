@@ -13,6 +13,7 @@ from genie_gym.cli_dyna import add_dyna
 from genie_gym.cli_generate import add_generate, generate
 from genie_gym.cli_plan import add_plan, plan
 from genie_gym.cli_play import add_play, play
+from genie_gym.cli_serve import add_serve, serve
 from genie_gym.errors import GenieError
 from genie_gym.games import MAX_STEPS
 
@@ -66,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     text = "imagine what actions lead to from a start, a picture, a sketch or a text"
     add_generate(command("generate", generate, text))
     add_play(command("play", play, "play a world by keyboard"))
+    add_serve(command("serve", serve, "play worlds in the browser, and over HTTP and WebSocket"))
     _add_info(command("info", info, "print the card of a world"))
     return parser
 

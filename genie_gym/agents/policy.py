@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64, Shaped, UInt8
+from jaxtyping import Bool, Float64, Int64, Shaped, UInt8
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -142,6 +142,29 @@ class Policy:
             actions, inner = self.network.predict(stack, inner, starts, deterministic)
             self.generator.set_state(torch.get_rng_state())
         return np.asarray(actions, np.int64).reshape(obs.shape[:-3]), (stack, inner)
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether `value` is there: PPO and A2C have a critic of stacked frames."""
+        return self.card.algo in ("ppo", "a2c")
+
+    @torch.no_grad()
+    def value(self, state: State) -> Float64[np.ndarray, " B"]:
+        """Return the discounted return that the critic expects of every game.
+
+        Args:
+            state: what `predict` returned with the newest frames.
+
+        Raises:
+            PolicyError: it has no critic.
+        """
+        if not self.has_critic:
+            raise PolicyError(
+                f"a policy of {self.card.algo!r} has no critic of frames: those of ppo and a2c have"
+            )
+        stack, _ = self.network.obs_to_tensor(state[0])
+        values: np.ndarray = self.network.predict_values(stack)[:, 0].double().cpu().numpy()
+        return values
 
     def check_spaces(self, obs_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Refuse an environment of other frames or actions.

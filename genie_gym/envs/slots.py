@@ -5,6 +5,7 @@ slot has random numbers of its own; what other slots do never moves them.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -80,6 +81,45 @@ class SlotsState:
     num_steps: Int64[np.ndarray, " B"]
     is_over: Bool[np.ndarray, " B"]
 
+    @staticmethod
+    def join(states: Sequence["SlotsState"]) -> "SlotsState":
+        """Return the games of all states side by side, in order."""
+        streams = [state.streams for state in states]
+        return SlotsState(
+            world=WorldState.join([state.world for state in states]),
+            streams=Streams(
+                torch.cat([one.seeds for one in streams]),
+                torch.cat([one.num_drawn for one in streams]),
+            ),
+            np_randoms=tuple(one for state in states for one in state.np_randoms),
+            num_steps=np.concatenate([state.num_steps for state in states]),
+            is_over=np.concatenate([state.is_over for state in states]),
+        )
+
+    def split(self) -> list["SlotsState"]:
+        """Return every game as a state of its own, in the memory of all; `clone` frees the rest."""
+        rows = [slice(row, row + 1) for row in range(len(self.num_steps))]
+        return [
+            SlotsState(
+                world=self.world.row(row.start),
+                streams=Streams(self.streams.seeds[row], self.streams.num_drawn[row]),
+                np_randoms=self.np_randoms[row],
+                num_steps=self.num_steps[row],
+                is_over=self.is_over[row],
+            )
+            for row in rows
+        ]
+
+    def clone(self) -> "SlotsState":
+        """Return a copy that shares no memory."""
+        return SlotsState(
+            world=self.world.clone(),
+            streams=self.streams.clone(),
+            np_randoms=self.np_randoms,
+            num_steps=self.num_steps.copy(),
+            is_over=self.is_over.copy(),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -95,8 +135,15 @@ class Outcome:
 class Slots:
     """B games of one world, each with its own random numbers and its own count of steps."""
 
-    def __init__(self, config: WorldEnvConfig, num_slots: int) -> None:
+    def __init__(
+        self, config: WorldEnvConfig, num_slots: int, *, world: World | None = None
+    ) -> None:
         """Take the world that the config names.
+
+        Args:
+            config: options of all games.
+            num_slots: how many games.
+            world: the world of that name, where the caller holds it.
 
         Raises:
             GameError: there is no such game.
@@ -105,7 +152,7 @@ class Slots:
         """
         self.config = config
         self.num_slots = num_slots
-        self.world = shared_world(config)
+        self.world = shared_world(config) if world is None else world
         self.max_episode_steps = config.max_episode_steps
         self.np_randoms: list[np.random.Generator] = []
         """One a slot; set by the environment, which seeds them, before a reset."""

@@ -65,6 +65,20 @@ class FrameSampler:
         features = self._look(tokens, hidden, last, actions, cache)
         return self.dynamics.to_logits(features, last, self.table)
 
+    def first_logits(
+        self,
+        last: Int[Tensor, "B S"],
+        led_by: Int[Tensor, " B"],
+        actions: Int[Tensor, " B"],
+        cache: TemporalCache,
+    ) -> Float[Tensor, "B S codes"]:
+        """Return logits of the next frame before anything of it is drawn.
+
+        Takes the arguments of `sample`.
+        """
+        features, _ = self._look_first(last, led_by, actions, cache)
+        return self.dynamics.to_logits(features, last, self.table)
+
     def sample(
         self,
         last: Int[Tensor, "B S"],

@@ -1,7 +1,7 @@
 """Where imagined games begin, and where they stand."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,10 @@ class WorldState:
         # Faster than x[rows] on a CPU, in bfloat16 twice; planning copies caches at every step.
         return self._map(lambda x: x.index_select(0, rows))
 
+    def row(self, index: int) -> "WorldState":
+        """Return one row, in the same memory."""
+        return self._map(lambda x: x[index : index + 1])
+
     def clone(self) -> "WorldState":
         """Return a copy that shares no memory."""
         return self._map(torch.clone)
@@ -63,6 +67,11 @@ class WorldState:
             return torch.where(mask, others, mine)
 
         return self._map(choose, other)
+
+    @staticmethod
+    def join(states: Sequence["WorldState"]) -> "WorldState":
+        """Return the rows of one or more states, in order."""
+        return states[0]._map(lambda *rows: torch.cat(rows), *states[1:])
 
     def _map(self, function: Callable[..., Tensor], *others: "WorldState") -> "WorldState":
         result: WorldState = _map_tensors(function, self, *others)

@@ -235,6 +235,25 @@ class World:
         return imagined.state, expected.float(), imagined.prediction.terminated_prob.float()
 
     @torch.inference_mode()
+    def uncertainty(
+        self, state: WorldState, actions: Int[Tensor, " B"], source: ActionSource = "real"
+    ) -> Float[Tensor, "B S"]:
+        """Return how unsure each token of the next frame is: its entropy, in bits.
+
+        Of the first guess, before anything is drawn, at the bundle's temperature (at 1 if that is
+        0): what training smooths over near codes is no doubt.
+
+        Raises:
+            InvalidActionError: an action lies outside its set.
+            WorldError: the bundle lacks a part that such actions need.
+        """
+        logits = self.sampler.first_logits(
+            state.tokens, state.led_by, self.action_rows(actions, source), state.dynamics
+        )
+        log_probs = (logits.float() / (self.config.dynamics.temperature or 1)).log_softmax(-1)
+        return -(log_probs.exp() * log_probs).sum(-1) / math.log(2)
+
+    @torch.inference_mode()
     def decode(self, state: WorldState) -> UInt8[Tensor, "B H W C"]:
         """Return the newest frame of every game."""
         frames, _ = self.stack.tokenizer.decode_step(state.tokens, state.decoder, is_kept=False)
