@@ -100,7 +100,9 @@ def planner_factory(options: argparse.Namespace) -> "PlannerFactory | None":
 
     if options.planner == "none":
         return None
-    options = argparse.Namespace(num_iterations=None, budget_frames=None, set=[], **vars(options))
+    # A policy plays in its own right here; it proposes no plans.
+    unset = {"num_iterations": None, "budget_frames": None, "set": [], "policy": None}
+    options = argparse.Namespace(**{**vars(options), **unset})
     try:
         make_planner(options)
     except PlannerError as error:
