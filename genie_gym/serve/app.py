@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.exceptions import RequestValidationError
-from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse
 
 from genie_gym import __version__
 from genie_gym.errors import ConfigError, GenieError
@@ -60,9 +60,12 @@ def make_app(config: ServeConfig, planner: PlannerFactory | None = None) -> Fast
         title="genie-gym", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.server = server
-    files = {f"/{file.name}" for file in PAGE.iterdir()}
-    app.add_middleware(Access, config=config, open_paths={"/", *files})
+    files = {"/": PAGE / "index.html", **{f"/{file.name}": file for file in PAGE.iterdir()}}
+    app.add_middleware(Access, config=config, open_paths=set(files))
     app.include_router(make_router(server))
+    # Not StaticFiles: mounted at "/" it answers 404 where another call's method is wrong.
+    for path, file in files.items():
+        app.add_route(path, _page_file(file), methods=["GET"])
 
     @app.websocket("/sessions/{id}/play")
     async def play_session(socket: WebSocket, id: str) -> None:
@@ -70,8 +73,14 @@ def make_app(config: ServeConfig, planner: PlannerFactory | None = None) -> Fast
 
     _add_handlers(app)
     _describe_problems(app)
-    app.mount("/", StaticFiles(directory=PAGE, html=True))
     return app
+
+
+def _page_file(file: Path) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(_: Request) -> Response:
+        return FileResponse(file)
+
+    return answer
 
 
 def _add_handlers(app: FastAPI) -> None:
