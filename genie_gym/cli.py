@@ -281,13 +281,26 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, action="append", help="the run's recordings, if they have moved"
     )
+    parser.add_argument(
+        "--starts",
+        type=Path,
+        action="append",
+        help="held-out recording to choose start contexts from (default: validation episodes)",
+    )
+    parser.add_argument("--num-starts", type=int, help="start contexts (default: the config's)")
 
 
 def export(options: argparse.Namespace) -> None:
     """Write a bundle."""
     from genie_gym.training.export import export as write
 
-    folder = write(options.run_folder, options.out, options.data)
+    folder = write(
+        options.run_folder,
+        options.out,
+        options.data,
+        start_paths=options.starts,
+        num_starts=options.num_starts,
+    )
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(f"wrote {folder}, {size / 2**20:.1f} MiB")
 

@@ -46,9 +46,7 @@ class TrainingData:
             ConfigError: their frames or actions are not those of the config.
         """
         self.paths = [paths] if isinstance(paths, Path) else list(paths)
-        recording = Recording.join([Recording.open(path) for path in self.paths])
-        _check_fits(recording, config, self.name)
-        self.recording = recording
+        self.recording = recording = open_fitting(self.paths, config)
         num_bytes = recording.num_frames * math.prod(recording.frame_shape)
         self.rows: Rows = recording.load(in_memory=num_bytes <= memory_gib * 2**30)
         num_validation = max(1, round(validation_share * recording.num_episodes))
@@ -146,6 +144,18 @@ class Windows:
         steps = starts[:, None] + np.arange(self.clip_length - 1)
         latent_actions = torch.from_numpy(self._tokens.latent_actions[steps])
         return Batch(tokens=frames.long(), latent_actions=latent_actions.long(), **between)
+
+
+def open_fitting(paths: Sequence[Path], config: StackConfig) -> Recording:
+    """Open recordings as one.
+
+    Raises:
+        DataError: a recording is missing or damaged, or holds no actions, or two differ.
+        ConfigError: their frames or actions are not those of the config.
+    """
+    recording = Recording.join([Recording.open(path) for path in paths])
+    _check_fits(recording, config, ", ".join(map(str, paths)))
+    return recording
 
 
 def _check_fits(recording: Recording, config: StackConfig, name: str) -> None:

@@ -1,13 +1,16 @@
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from collectors import record
-from genie_gym.errors import DataError, WorldError
+from genie_gym.data.hdf5 import Recording
+from genie_gym.errors import ConfigError, DataError, WorldError
 from genie_gym.models.action_map import ActionMapConfig
+from genie_gym.models.bundle import load_world
 from genie_gym.models.reward import RewardConfig
 from genie_gym.models.stack import STAGES, GenieStack
 from genie_gym.training.config import StageConfig
@@ -155,6 +158,34 @@ def test_an_export_refuses_another_recording(pipeline, tmp_path):
     record("Pong", tmp_path / "other", steps=60, max_episode_steps=30, seed=9, progress=False)
     with pytest.raises(DataError, match=r"is not what .* was trained on"):
         export(pipeline.run, tmp_path / "bundle", tmp_path / "other")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_start_contexts_come_from_held_out_recordings_where_asked(pipeline, world, tmp_path):
+    held_out = tmp_path / "held-out"
+    record("Pong", held_out, steps=120, max_episode_steps=60, seed=9, progress=False)
+    folder = export(pipeline.run, tmp_path / "out", start_paths=[held_out], num_starts=3)
+    starts = load_world(folder).starts
+    rows = Recording.open(held_out).load()
+    assert starts.tokens.shape == (3, *world.starts.tokens.shape[1:])
+    length = starts.actions.shape[1]
+    for tokens, actions in zip(starts.tokens, starts.actions.numpy(), strict=True):
+        places = [
+            row
+            for row in range(len(rows.actions) - length)
+            if (rows.actions[row : row + length] == actions).all()
+        ]
+        clips = torch.from_numpy(np.stack([rows.frames[row : row + length + 1] for row in places]))
+        played = torch.from_numpy(actions).expand(len(places), -1)
+        ends = world.encode(clips, played).tokens
+        assert (ends == tokens[-1]).all(1).any()
+
+
+def test_start_contexts_from_a_recording_of_other_frames_are_refused(pipeline, tmp_path):
+    large = {"frame_size": 84, "max_episode_steps": 30, "seed": 9, "progress": False}
+    record("Pong", tmp_path / "large", steps=60, **large)
+    with pytest.raises(ConfigError, match=r"holds frames of shape \(84, 84, 3\)"):
+        export(pipeline.run, tmp_path / "bundle", start_paths=[tmp_path / "large"])
     assert not (tmp_path / "bundle").exists()
 
 
