@@ -47,6 +47,12 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
         "--policy",
         help="trained policy that proposes plans, and whose critic scores their ends",
     )
+    parser.add_argument(
+        "--replan-every",
+        type=int,
+        default=1,
+        help="steps of a plan that are played before the next is made (default: 1)",
+    )
     parser.add_argument("--episodes", type=int, default=1, help="games to play (default: 1)")
     parser.add_argument(
         "--max-decisions", type=int, help="stop after so many decisions of all games together"
@@ -181,7 +187,8 @@ def make_game(
 
     config = read_card(find_bundle(options.world))["config"]
     game, height, width = config["game"], config["height"], config["width"]
-    shape, device = (height, width, 3), str(choose_device(options.device))
+    device = str(choose_device(options.device))
+    settings: Any = {"obs_shape": (height, width, 3), "replan_every": options.replan_every}
     refinement = {"num_maskgit_steps": options.num_maskgit_steps}
     if options.env == "world":
         imagined = GenieWorldEnv(
@@ -196,7 +203,7 @@ def make_game(
             return WorldModel(imagined.world, imagined.get_state().world, **refinement)
 
         follow = _with_policy(options, imagined, observe, imagined.world, policy)
-        return imagined, MPCAgent(planner, follow, obs_shape=shape), imagined.world
+        return imagined, MPCAgent(planner, follow, **settings), imagined.world
 
     env = RealEnv(
         game,
@@ -206,10 +213,10 @@ def make_game(
     )
     if options.oracle:
         oracle = RealModel([env])
-        return env, MPCAgent(planner, lambda *_: oracle, obs_shape=shape), None
+        return env, MPCAgent(planner, lambda *_: oracle, **settings), None
     world = load_world(options.world, device, options.dtype)
     follow = _with_policy(options, env, WorldFollower(world, **refinement), world, policy)
-    return env, MPCAgent(planner, follow, obs_shape=shape), world
+    return env, MPCAgent(planner, follow, **settings), world
 
 
 def _with_policy(
@@ -289,7 +296,8 @@ def _play_one(
         begin = time.perf_counter()
         action, memory = agent.predict(obs, memory)
         seconds += time.perf_counter() - begin
-        num_rejected += int(memory.plan.num_rejected.sum())
+        if memory.num_played == 1:
+            num_rejected += int(memory.plan.num_rejected.sum())
         obs, reward, terminated, truncated, _ = env.step(action)
         rewards.append(float(reward))
         bar.update()

@@ -1,4 +1,4 @@
-"""A planner that acts: it plans anew at every step, from where the last plan left off."""
+"""A planner that acts: it plans anew every few steps, from where the last plan left off."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -28,6 +28,8 @@ class Memory(NamedTuple):
 
     actions: Shaped[np.ndarray, "B ..."]
     plan: Plan
+    num_played: int
+    """Steps of the plan that have been played."""
 
 
 class MPCAgent:
@@ -37,6 +39,11 @@ class MPCAgent:
         planner: any planner of this package.
         observe: gives the model of the present; it may follow the games itself.
         obs_shape: shape of one game's observation; `predict` takes one game or a batch of them.
+        replan_every: steps of a plan that are played before the next is made; a game that begins
+            has all replanned.
+
+    Raises:
+        PlannerError: `replan_every` is not a number of steps of the planner's plans.
     """
 
     def __init__(
@@ -45,10 +52,17 @@ class MPCAgent:
         observe: Observer,
         *,
         obs_shape: tuple[int, ...],
+        replan_every: int = 1,
     ) -> None:
+        if not 1 <= replan_every <= planner.config.horizon:
+            raise PlannerError(
+                f"replan_every must lie in [1, {planner.config.horizon}], the steps of a plan, got "
+                f"{replan_every}"
+            )
         self.planner = planner
         self.observe = observe
         self.obs_shape = obs_shape
+        self.replan_every = replan_every
 
     def predict(
         self,
@@ -57,7 +71,7 @@ class MPCAgent:
         episode_start: Bool[np.ndarray, " B"] | None = None,
         deterministic: bool = True,
     ) -> tuple[Shaped[np.ndarray, "..."], Memory]:
-        """Plan, and return the first action of the best plan and what to hand in next time.
+        """Return the next action of the best plan, made now if it is due, and the memory.
 
         Args:
             obs: one observation, or a batch of them.
@@ -78,7 +92,17 @@ class MPCAgent:
         else:
             is_first = np.array(episode_start, np.bool_)  # a copy: callers change theirs in place
         model = self.observe(batch, None if state is None else state.actions, is_first)
-        warm_start = state and state.plan.proposal.advance(torch.from_numpy(is_first))
+        if state is None or is_first.any() or state.num_played == self.replan_every:
+            plan, num_played = self._plan(model, state, is_first), 0
+        else:
+            plan, num_played = state.plan, state.num_played
+        actions = plan.actions[:, num_played].numpy()
+        memory = Memory(actions, plan, num_played + 1)
+        return np.array(actions[0]) if is_single else actions, memory
+
+    def _plan(self, model: Model, state: Memory | None, is_first: Bool[np.ndarray, " B"]) -> Plan:
+        is_new = torch.from_numpy(is_first)
+        warm_start = state and state.plan.proposal.advance(is_new, state.num_played)
         plan = self.planner.plan(model, warm_start)
         if not plan.score.isfinite().all():
             broken = (~plan.score.isfinite()).nonzero()[:, 0]
@@ -87,5 +111,4 @@ class MPCAgent:
                 f"{plan.num_rejected[broken].tolist()}): the model's rewards, continuations or "
                 "values are NaN or infinite. Check its weights and its value function"
             )
-        actions = plan.actions[:, 0].numpy()
-        return np.array(actions[0]) if is_single else actions, Memory(actions, plan)
+        return plan

@@ -11,7 +11,13 @@ from torch import Tensor
 from planners.errors import PlannerError
 from planners.protocol import Model, StateLike
 from planners.scoring import best_plans
-from planners.search import SearchConfig, SequencePlanner, check_actions, check_discrete
+from planners.search import (
+    SearchConfig,
+    SequencePlanner,
+    check_actions,
+    check_discrete,
+    shift,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,16 +63,17 @@ class Categorical:
     seeds: Int[Tensor, "B seeds T"]
     """Plans of the policy, for the next iteration alone."""
 
-    def advance(self, is_first: Bool[Tensor, " B"]) -> "Categorical":
-        """Return it one step later: what was to come now comes first.
+    def advance(self, is_first: Bool[Tensor, " B"], num_steps: int = 1) -> "Categorical":
+        """Return it so many steps later: what was to come now comes first.
 
-        The new last step is as likely as before anything was known; kept plans hold on to their
+        The new last steps are as likely as before anything was known; kept plans hold on to their
         last action.
         """
         is_new, has_kept = is_first[:, None, None], self.has_kept & ~is_first
-        later = torch.cat([self.probs[:, 1:], self.prior.expand_as(self.probs[:, -1:])], dim=1)
+        later = shift(self.probs, num_steps, dim=1)
+        later[:, -num_steps:] = self.prior
         probs = torch.where(is_new, self.prior, later)
-        kept = torch.cat([self.kept[..., 1:], self.kept[..., -1:]], dim=-1)
+        kept = shift(self.kept, num_steps, dim=2)
         return replace(self, probs=probs, kept=kept, has_kept=has_kept)
 
 

@@ -40,7 +40,7 @@ class Enumeration:
 
     plans: Int[Tensor, "B plans T"]
 
-    def advance(self, is_first: Bool[Tensor, " B"]) -> "Enumeration":
+    def advance(self, is_first: Bool[Tensor, " B"], num_steps: int = 1) -> "Enumeration":
         """Return the same plans: nothing is learned."""
         return self
 

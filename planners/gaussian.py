@@ -13,7 +13,7 @@ from torch import Tensor
 from planners.errors import PlannerError
 from planners.protocol import Model
 from planners.scoring import best_plans
-from planners.search import SearchConfig, SequencePlanner, check_box
+from planners.search import SearchConfig, SequencePlanner, check_box, shift
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,15 +64,14 @@ class Gaussian:
     has_kept: Bool[Tensor, " B"]
     """Whether the root has kept plans; if not, `kept` means nothing there."""
 
-    def advance(self, is_first: Bool[Tensor, " B"]) -> "Gaussian":
-        """Return it one step later: the mean moves on, and the spread is wide again.
+    def advance(self, is_first: Bool[Tensor, " B"], num_steps: int = 1) -> "Gaussian":
+        """Return it so many steps later: the mean moves on, and the spread is wide again.
 
         Source:
             Pinneri et al. 2020, section 3.2: the last step is repeated.
         """
         middle = self.bounds.mean(0)
-        mean = torch.cat([self.mean[:, 1:], self.mean[:, -1:]], dim=1)
-        kept = torch.cat([self.kept[:, :, 1:], self.kept[:, :, -1:]], dim=2)
+        mean, kept = shift(self.mean, num_steps, dim=1), shift(self.kept, num_steps, dim=2)
         return replace(
             self,
             mean=torch.where(is_first[:, None, None], middle, mean),

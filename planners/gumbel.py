@@ -13,7 +13,14 @@ from torch import Tensor
 from planners.categorical import draw_sticky, policy_plans, uniform_over
 from planners.errors import PlannerError
 from planners.protocol import Model
-from planners.search import Best, SearchConfig, SequencePlanner, check_actions, check_discrete
+from planners.search import (
+    Best,
+    SearchConfig,
+    SequencePlanner,
+    check_actions,
+    check_discrete,
+    shift,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,10 +77,10 @@ class Arms:
     """What is left of the plan that was followed, the winner's of the search before."""
     has_remainder: Bool[Tensor, " B"]
 
-    def advance(self, is_first: Bool[Tensor, " B"]) -> "Arms":
-        """Return it one step later: what is left of the winner's plan is all that is known."""
+    def advance(self, is_first: Bool[Tensor, " B"], num_steps: int = 1) -> "Arms":
+        """Return it so many steps later: what is left of the winner's plan is all that is known."""
         followed = self.plan[torch.arange(len(self.plan)), self.considered[:, 0]]
-        remainder = torch.cat([followed[:, 1:], followed[:, -1:]], dim=1)
+        remainder = shift(followed, num_steps, dim=1)
         return replace(self, remainder=remainder, has_remainder=~is_first)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from planners.errors import PlannerError
@@ -132,12 +132,18 @@ class Best:
         )
 
 
+def shift(plans: Shaped[Tensor, "..."], num_steps: int, *, dim: int) -> Shaped[Tensor, "..."]:
+    """Return plans without their first steps; the last one is repeated instead."""
+    length = plans.shape[dim]
+    return plans.index_select(dim, (torch.arange(length) + num_steps).clamp(max=length - 1))
+
+
 @runtime_checkable
 class Proposal(Protocol):
     """What a search knows about where good plans lie."""
 
-    def advance(self, is_first: Bool[Tensor, " B"]) -> Any:
-        """Return it one step later; rows whose game is new begin anew."""
+    def advance(self, is_first: Bool[Tensor, " B"], num_steps: int = 1) -> Any:
+        """Return it so many steps later; rows whose game is new begin anew."""
 
 
 ConfigT = TypeVar("ConfigT", bound=SearchConfig)
@@ -161,7 +167,7 @@ class SequencePlanner(ABC, Generic[ConfigT, ProposalT]):
 
         Args:
             model: what to plan in.
-            warm_start: the proposal of an earlier plan, advanced by the step taken since.
+            warm_start: the proposal of an earlier plan, advanced by the steps taken since.
 
         Raises:
             PlannerError: the model lacks what the planner needs.

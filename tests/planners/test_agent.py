@@ -14,7 +14,7 @@ SETTINGS = {"horizon": 4, "num_samples": 24, "num_iterations": 3}
 def make_agent(toys):
     """Return a function that makes an agent whose games are numbers that count their steps."""
 
-    def make(**settings):
+    def make(replan_every=1, **settings):
         heard = []
 
         def observe(obs, actions, is_first):
@@ -23,7 +23,7 @@ def make_agent(toys):
 
         config = CEMConfig(**{**SETTINGS, **settings})
         planner = CEM(config, generator=torch.Generator().manual_seed(0))
-        return MPCAgent(planner, observe, obs_shape=(1,)), heard
+        return MPCAgent(planner, observe, obs_shape=(1,), replan_every=replan_every), heard
 
     return make
 
@@ -69,6 +69,51 @@ def test_it_plans_on_from_the_last_plan_but_not_across_games(make_agent):
     _, memory = cold.predict(np.array([[1]]), None)
     assert torch.equal(plans["anew"], memory.plan.proposal.probs)
     assert not torch.equal(plans["on"], plans["anew"])
+
+
+def test_a_plan_is_played_on_until_the_next_is_due_or_a_game_begins(make_agent):
+    agent, heard = make_agent(replan_every=3)
+    begins = [False, False, False, False, True, False]
+    memory, plans, taken = None, [], []
+    for step, begin in enumerate(begins):
+        action, memory = agent.predict(np.array([[step]]), memory, np.array([begin]))
+        plans.append(memory.plan)
+        taken.append(
+            (
+                memory.num_played,
+                action.tolist() == memory.plan.actions[:, memory.num_played - 1].tolist(),
+            )
+        )
+    assert [plan is plans[0] for plan in plans] == [True] * 3 + [False] * 3
+    assert plans[3] is not plans[4] and plans[4] is plans[5]
+    assert taken == [(1, True), (2, True), (3, True), (1, True), (1, True), (2, True)]
+    assert len(heard) == 6  # it sees every step, whether it plans or not
+
+
+def test_a_search_goes_on_where_the_steps_that_were_played_have_led(make_agent):
+    agent, _ = make_agent(replan_every=2, num_iterations=1)
+    started = []
+    plan = agent.planner.plan
+
+    def spy(model, warm_start=None):
+        started.append(warm_start)
+        return plan(model, warm_start)
+
+    agent.planner.plan = spy
+    _, memory = agent.predict(np.array([[0]]))
+    first = memory.plan.proposal
+    for step in (1, 2):
+        _, memory = agent.predict(np.array([[step]]), memory)
+    assert started[0] is None and len(started) == 2
+    assert started[1].probs[:, :2].equal(first.probs[:, 2:])
+    assert started[1].probs[:, 2:].equal(first.prior.expand(1, 2, 3))
+
+
+@pytest.mark.parametrize("number", [0, 5])
+def test_only_steps_of_a_plan_can_be_played(make_agent, number):
+    text = rf"replan_every must lie in \[1, 4\], the steps of a plan, got {number}"
+    with pytest.raises(PlannerError, match=text):
+        make_agent(replan_every=number)
 
 
 def test_a_seed_plays_the_same_game_twice(make_agent):
