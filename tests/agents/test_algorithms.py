@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -5,10 +7,11 @@ import torch
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from genie_gym.agents.algorithms import make_model
+from genie_gym.agents.algorithms import check_options, make_model
 from genie_gym.agents.config import AgentConfig, NetworkConfig
 from genie_gym.agents.observations import GreyFrameStack
 from genie_gym.agents.rollout_buffer import DeviceRolloutBuffer
+from genie_gym.config import from_dict, load_yaml
 from genie_gym.envs.slots import WorldEnvConfig
 from genie_gym.errors import ConfigError
 
@@ -94,3 +97,10 @@ def test_a_world_of_small_frames_is_refused():
     config = AgentConfig(env=WorldEnvConfig(game="Pong"))
     with pytest.raises(ConfigError, match=r"^an agent's frames must be .*, got 16 x 16\."):
         make_model(config, envs, np.zeros((1, 16, 16, 3), np.uint8))
+
+
+def test_the_preset_for_pong_is_one_that_ppo_takes():
+    path = Path(__file__).parents[2] / "configs" / "ppo-pong.yaml"
+    config = from_dict(AgentConfig, load_yaml(path), str(path))
+    check_options(config)
+    assert (config.algo, config.env.world, config.env.temperature) == ("ppo", "pong", 0.7)
