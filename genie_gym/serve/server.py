@@ -1,7 +1,9 @@
 """What a server does for its clients, whatever they speak."""
 
 import asyncio
+import ctypes
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -158,6 +160,7 @@ class GameServer:
             await asyncio.sleep(min(self.config.idle_seconds / 4, 5.0))
             for id in self.registry.idle_ids():
                 await self.free(id, is_expired=True)
+            await asyncio.to_thread(_give_back_memory)
 
     @contextmanager
     def connected(self) -> Iterator[None]:
@@ -233,6 +236,15 @@ class GameServer:
     def _read_prompt(self, image: bytes, world: ServedWorld, fit: Fit) -> Frames:
         with self._prompting:  # a picture of many pixels takes memory
             return prompt_frames(image, world.world, fit=fit, max_pixels=self.config.max_pixels)
+
+
+def _give_back_memory() -> None:
+    """Let the C library return what it holds free: pieces that lie between long-lived ones.
+
+    Without it, 16 players who come and go had a server of 1.6 GiB after ten minutes, and it grew.
+    """
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)  # musl has none
 
 
 def _unpack_all(steps: list[Step], shape: tuple[int, int, int]) -> Frames:

@@ -95,22 +95,30 @@ class Worker:
         self._planning.shutdown(cancel_futures=True)
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._turns or self._calls or self._is_closing)
-                if not self._turns and not self._calls:
-                    return
-                if self._turns:
-                    self._linger()
-                turns, calls = list(self._turns), list(self._calls)
-                self._turns.clear()
-                self._calls.clear()
-            for call in calls:
-                call()
-            self._last_size = len(turns)
-            for group in _groups(turns):
-                self._settle(group)
-            self.num_steps += len(turns)
+        while self._do_next():
+            pass
+
+    def _do_next(self) -> bool:
+        """Wait for work and do it; return whether to go on.
+
+        In a function of its own, no session that is gone is held while there is nothing to do.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._turns or self._calls or self._is_closing)
+            if not self._turns and not self._calls:
+                return False
+            if self._turns:
+                self._linger()
+            turns, calls = list(self._turns), list(self._calls)
+            self._turns.clear()
+            self._calls.clear()
+        for call in calls:
+            call()
+        self._last_size = len(turns)
+        for group in _groups(turns):
+            self._settle(group)
+        self.num_steps += len(turns)
+        return True
 
     def _settle(self, turns: list[Turn]) -> None:
         """Step games together, and tell those who wait."""
