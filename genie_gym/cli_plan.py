@@ -1,9 +1,8 @@
 """`genie-gym plan`: a planner plays the real game or the learned one."""
 
 import argparse
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +96,7 @@ def plan(options: argparse.Namespace) -> None:
     from genie_gym.agents.policy import load_policy
     from genie_gym.envs.replay import world_hash
     from genie_gym.errors import ConfigError
+    from genie_gym.evaluation.plan_games import play_games
     from genie_gym.evaluation.plan_record import PlanRecord
     from planners import PlannerError
 
@@ -116,7 +116,15 @@ def plan(options: argparse.Namespace) -> None:
         record = PlanRecord(options.out, made_with, resume=options.resume)
         if record.games:
             print(f"{len(record.games)} of {options.episodes} games are finished in {options.out}")
-        for game in play(env, agent, options, record.games):
+        games = play_games(
+            env,
+            agent,
+            options.episodes,
+            seed=options.seed,
+            max_decisions=options.max_decisions,
+            finished=record.games,
+        )
+        for game in games:
             record.add(asdict(game))
     except PlannerError as error:
         raise ConfigError(str(error)) from error
@@ -147,7 +155,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def make_planner(options: argparse.Namespace) -> "SequencePlanner[Any, Any]":
-    """Return the planner that the flags ask for; `play` seeds its generator."""
+    """Return the planner that the flags ask for; `play_games` seeds its generator."""
     import torch
 
     import planners
@@ -234,80 +242,3 @@ def _with_policy(
     policy.check_spaces(env.observation_space, env.action_space)
     guide = make_guide(policy, world)
     return GuidedFollower(follow, world, guide, num_maskgit_steps=options.num_maskgit_steps)
-
-
-@dataclass(frozen=True, slots=True)
-class Game:
-    """What one game brought."""
-
-    seed: int
-    score: float
-    """Sum of its rewards."""
-    num_won: int
-    """Steps with a reward above 0."""
-    num_lost: int
-    """Steps with a reward below 0."""
-    num_decisions: int
-    is_over: bool
-    """Whether it was played to its end, or else cut by --max-steps or --max-decisions."""
-    seconds_per_decision: float
-    num_rejected: int
-    """Candidates whose score was not finite."""
-
-
-def play(
-    env: "gym.Env[Any, Any]",
-    agent: "MPCAgent",
-    options: argparse.Namespace,
-    finished: Sequence[Mapping[str, Any]],
-) -> Iterator[Game]:
-    """Play the games that are not finished, and print a line and yield after each.
-
-    Game i, and the planner in it, is seeded with seed + i: it is the same whatever came before.
-    """
-    from tqdm import tqdm
-
-    num_decisions = sum(game["num_decisions"] for game in finished)
-    episodes = range(len(finished), options.episodes)
-    with tqdm(total=options.max_decisions, initial=num_decisions, unit="decision") as bar:
-        for episode in episodes:
-            if num_decisions == options.max_decisions:
-                break
-            limit = options.max_decisions and options.max_decisions - num_decisions
-            game = _play_one(env, agent, options.seed + episode, limit, bar)
-            num_decisions += game.num_decisions
-            bar.write(
-                f"episode {episode}: return {game.score:g} ({game.num_won} won, {game.num_lost} "
-                f"lost), {game.num_decisions} decisions, {game.seconds_per_decision:.3f} s each"
-                f"{'' if game.is_over else ', not played to its end'}"
-            )
-            yield game
-
-
-def _play_one(
-    env: "gym.Env[Any, Any]", agent: "MPCAgent", seed: int, max_decisions: int | None, bar: Any
-) -> Game:
-    obs, _ = env.reset(seed=seed)
-    agent.planner.generator.manual_seed(seed)
-    memory, num_rejected, seconds = None, 0, 0.0
-    terminated = truncated = False
-    rewards: list[float] = []
-    while not (terminated or truncated) and len(rewards) != max_decisions:
-        begin = time.perf_counter()
-        action, memory = agent.predict(obs, memory)
-        seconds += time.perf_counter() - begin
-        if memory.num_played == 1:
-            num_rejected += int(memory.plan.num_rejected.sum())
-        obs, reward, terminated, truncated, _ = env.step(action)
-        rewards.append(float(reward))
-        bar.update()
-    return Game(
-        seed=seed,
-        score=sum(rewards),
-        num_won=sum(reward > 0 for reward in rewards),
-        num_lost=sum(reward < 0 for reward in rewards),
-        num_decisions=len(rewards),
-        is_over=terminated,
-        seconds_per_decision=seconds / len(rewards),
-        num_rejected=num_rejected,
-    )

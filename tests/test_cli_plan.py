@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from genie_gym import cli_plan
+from genie_gym.evaluation import plan_games
 from genie_gym.cli import main
 from genie_gym.envs.replay import world_hash
 from genie_gym.models.bundle import load_world, read_card, save_bundle
@@ -96,7 +96,7 @@ def test_a_resumed_run_brings_what_an_unbroken_one_does(limit, pipeline, tmp_pat
     flags = (*flags, "--seed=4", *limit, "--resume", "--out")
     assert run(*flags, whole) == 0
 
-    seeds, play_one = [], cli_plan._play_one
+    seeds, play_one = [], plan_games._play_one
 
     def breaking_off(env, agent, seed, *more):
         seeds.append(seed)
@@ -105,7 +105,7 @@ def test_a_resumed_run_brings_what_an_unbroken_one_does(limit, pipeline, tmp_pat
             raise KeyboardInterrupt
         return play_one(env, agent, seed, *more)
 
-    monkeypatch.setattr(cli_plan, "_play_one", breaking_off)
+    monkeypatch.setattr(plan_games, "_play_one", breaking_off)
     assert run(*flags, broken) == 130
     assert len(untimed(broken)["games"]) == 1
     assert run(*flags, broken) == 0
