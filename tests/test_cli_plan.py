@@ -3,9 +3,9 @@ import re
 
 import pytest
 
-from genie_gym.evaluation import plan_games
 from genie_gym.cli import main
 from genie_gym.envs.replay import world_hash
+from genie_gym.evaluation import plan_games
 from genie_gym.models.bundle import load_world, read_card, save_bundle
 from genie_gym.models.world import World
 
