@@ -103,4 +103,4 @@ def test_the_preset_for_pong_is_one_that_ppo_takes():
     path = Path(__file__).parents[2] / "configs" / "ppo-pong.yaml"
     config = from_dict(AgentConfig, load_yaml(path), str(path))
     check_options(config)
-    assert (config.algo, config.env.world, config.env.temperature) == ("ppo", "pong", 0.7)
+    assert (config.algo, config.env.world, config.env.temperature) == ("ppo", "pong", 1.0)
