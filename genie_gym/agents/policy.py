@@ -53,7 +53,7 @@ class PolicyCard:
     world: str
     """Name or folder of the world it was trained in."""
     world_hash: str
-    """What `genie_gym.envs.replay.world_hash` gave for that world."""
+    """What `genie_gym.envs.replay.world_hash` gave for that world, in the run's dtype."""
     imagined_steps: int
     """Steps it was trained on, all of them imagined, those of the policy it began from included."""
     real_steps: int

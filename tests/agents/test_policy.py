@@ -12,8 +12,10 @@ import torch
 import genie_gym
 from genie_gym.agents.algorithms import make_policy
 from genie_gym.agents.config import NetworkConfig
+from genie_gym.agents.games import play_real
 from genie_gym.agents.policy import Policy, PolicyCard, load_policy, save_policy
 from genie_gym.envs.real import RealEnv
+from genie_gym.envs.replay import world_hash
 from genie_gym.errors import PolicyError
 
 
@@ -157,3 +159,16 @@ def test_weights_under_the_card_of_another_save_are_refused(policy, folder):
     (folder / "policy.json").write_text(card)  # as if killed between the two files
     with pytest.raises(PolicyError, match="their SHA-256 is not"):
         load_policy(folder)
+
+
+def test_the_shipped_policy_was_trained_in_the_bundled_world():
+    policy = genie_gym.load_policy("pong")
+    card = policy.card
+    assert card.world == "pong"
+    assert card.world_hash == world_hash(genie_gym.load_world("pong", dtype="bfloat16"))
+    assert card.imagined_steps > 1_000_000 and card.real_steps == 1_050_000
+
+
+def test_the_shipped_policy_scores_in_the_real_game():
+    games = play_real(genie_gym.load_policy("pong"), 2, seed=0, max_steps=600)
+    assert games.returns.sum() > -8  # who stands still or plays at random loses more than 20
