@@ -34,6 +34,8 @@ FITS = ("letterbox", "crop", "stretch")
 """How a picture of another shape is brought to size; see `fit_picture`."""
 MAX_PIXELS = 50_000_000
 """Pixels of the largest picture that is read, 150 MB of RGB: what large phone cameras take."""
+MAX_SIDE = 32_767
+"""Pixels of its longer side: a strip of few pixels may still be too long to be brought to size."""
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """Pillow's names of what is read; its other readers are older, rarer, and some start programs."""
 VIDEO_SUFFIXES = (".mp4", ".mov", ".webm", ".mkv", ".avi")
@@ -87,9 +89,10 @@ def read_picture(source: bytes | str | Path, *, max_pixels: int = MAX_PIXELS) ->
     with image, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         width, height = image.size
-        if width * height > max_pixels:
+        if width * height > max_pixels or max(width, height) > MAX_SIDE:
             raise PictureTooLargeError(
-                f"{name} may have {max_pixels} pixels, but has {width} x {height}. Make it smaller"
+                f"{name} may have {max_pixels} pixels and sides of {MAX_SIDE}, but has {width} x "
+                f"{height}. Make it smaller"
             )
         try:
             return _to_rgb(ImageOps.exif_transpose(image))

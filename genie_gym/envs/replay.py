@@ -126,7 +126,7 @@ def load_replay(path: str | Path) -> Replay:
     """
     try:
         content = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"replay {path} is not readable JSON: {error}") from error
     if not isinstance(content, dict):
         raise DataError(f"replay {path} must hold an object, got {type(content).__name__}")

@@ -180,8 +180,9 @@ def _shrunk(picture: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "rows colu
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     step = math.ceil(max(grey.shape) / SIDE)
     # The darkest pixel of each block: an average would lose thin strokes.
-    darkest = cv2.erode(grey, np.ones((step, step), np.uint8))
-    return np.asarray(darkest[::step, ::step], np.uint8)
+    for axis in (0, 1):
+        grey = np.minimum.reduceat(grey, np.arange(0, grey.shape[axis], step), axis=axis)
+    return np.asarray(grey, np.uint8)
 
 
 def _beside_paper(grey: UInt8[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:

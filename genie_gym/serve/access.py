@@ -3,11 +3,11 @@
 import secrets
 import time
 from collections.abc import Callable, Set
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -135,12 +135,9 @@ class Access:
     def _knows_token(self, scope: Scope, headers: Headers) -> bool:
         told = [headers.get("authorization", "").removeprefix("Bearer ")]
         told += _query_tokens(scope)
-        cookie: SimpleCookie = SimpleCookie()
-        try:
-            cookie.load(headers.get("cookie", ""))
-        except CookieError:
-            pass
-        told += [cookie[COOKIE].value] if COOKIE in cookie else []
+        # SimpleCookie gives all of them up at one that it dislikes; other servers set theirs.
+        cookies = cookie_parser(headers.get("cookie", ""))
+        told += [cookies[COOKIE]] if COOKIE in cookies else []
         return self._is_among(told)
 
     def _is_among(self, told: list[str]) -> bool:

@@ -5,7 +5,7 @@ import io
 import json
 import tempfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -31,14 +31,18 @@ class Film:
 
 
 async def film_response(film: Film) -> Response:
-    """Return frames as an mp4, or as a zip of PNG files 0000.png, 0001.png, ..."""
+    """Return frames as an mp4, or as a zip of PNG files 0000.png, 0001.png, ...
+
+    Hold `GameServer.saving` from before the frames are unpacked: those of a long game are 100 MB.
+    """
     content = await asyncio.to_thread(_mp4 if film.format == "mp4" else _zip, film)
     return _download(content, MEDIA_TYPES[film.format], f"episode.{film.format}")
 
 
-def replay_response(replay: Replay) -> Response:
-    """Return an episode as a replay file."""
-    content = json.dumps(to_dict(replay), indent=1) + "\n"
+def replay_response(replay: Replay, world_name: str) -> Response:
+    """Return an episode as a replay file, which does not tell where the server keeps its worlds."""
+    told = replace(replay, env=replace(replay.env, world=world_name, device="cpu"))
+    content = json.dumps(to_dict(told), indent=1) + "\n"
     return _download(content.encode(), "application/json", "replay.json")
 
 

@@ -1,5 +1,6 @@
 """The HTTP API. What its calls mean stands in docs/serve.md."""
 
+import asyncio
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, File, Form, Path, Query, Response, UploadFile
@@ -134,7 +135,10 @@ def _add_playing(router: APIRouter, server: GameServer) -> None:
         _check_num_actions(server, body.actions)
         with server.registry.hold(id) as held:
             steps = await server.play(held, body.actions)
-            return Steps(steps=[step_info(held, step) for step in steps])
+            # On another thread: a thousand pictures would hold up all who play.
+            return await asyncio.to_thread(
+                lambda: Steps(steps=[step_info(held, step) for step in steps])
+            )
 
     @router.post(
         "/sessions/{id}/rewind",
@@ -158,9 +162,10 @@ def _add_playing(router: APIRouter, server: GameServer) -> None:
         """Save the episode so far."""
         found = server.registry.get(id)
         if format == "replay":
-            return replay_response(await server.worker.call(found.replay))
-        frames = await server.frames(found)
-        return await film_response(Film(frames, found.world.fps, format))
+            return replay_response(await server.worker.call(found.replay), found.world.name)
+        async with server.saving:
+            frames = await server.frames(found)
+            return await film_response(Film(frames, found.world.fps, format))
 
 
 def _add_generate(router: APIRouter, server: GameServer, names: dict[str, Any]) -> None:
@@ -183,15 +188,13 @@ def _add_generate(router: APIRouter, server: GameServer, names: dict[str, Any]) 
         served = server.find_world(world)
         indices = parse_actions(actions)
         _check_num_actions(server, indices)
-        frames = await server.generate(
-            served,
-            indices,
-            start=start,
-            image=None if image is None else await image.read(),
-            fit=fit,
-            seed=seed,
+        content = None if image is None else await image.read()
+        session = await server.generate(
+            served, indices, start=start, image=content, fit=fit, seed=seed
         )
-        return await film_response(Film(frames, served.fps, format))
+        async with server.saving:
+            frames = await server.frames(session)
+            return await film_response(Film(frames, served.fps, format))
 
 
 def _check_num_actions(server: GameServer, actions: list[int]) -> None:

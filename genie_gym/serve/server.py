@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 import numpy as np
@@ -57,6 +57,8 @@ class GameServer:
         """Set when no further step is to begin."""
         self._num_connected = 0
         self._prompting = threading.Semaphore(2)
+        self.saving = asyncio.Semaphore(2)
+        """To be held while a game is saved: its frames take memory."""
 
     async def open(
         self,
@@ -89,8 +91,8 @@ class GameServer:
         image: bytes | None,
         fit: Fit,
         seed: int | None,
-    ) -> Frames:
-        """Return the frames of a prompt and of every action after it.
+    ) -> Session:
+        """Return a session, that is not kept, after a prompt and every action.
 
         It takes the place of a session while it runs, and steps side by side with them.
 
@@ -107,7 +109,7 @@ class GameServer:
             for action in actions:
                 self.check_open()
                 await self.worker.step(session, action)
-            return await self.frames(session)
+        return session
 
     async def play(self, session: Session, actions: Sequence[int]) -> list[Step]:
         """Return the steps of actions, up to the end of the game.
@@ -159,7 +161,8 @@ class GameServer:
         while True:
             await asyncio.sleep(min(self.config.idle_seconds / 4, 5.0))
             for id in self.registry.idle_ids():
-                await self.free(id, is_expired=True)
+                if id in self.registry.idle_ids():  # it may have gone, or found a player, meanwhile
+                    await self.free(id, is_expired=True)
             await asyncio.to_thread(_give_back_memory)
 
     @contextmanager
@@ -182,7 +185,8 @@ class GameServer:
         """Drain, free every session, and end the thread."""
         await self.drain(seconds)
         for id in self.registry.ids():
-            await self.free(id)
+            with suppress(ProblemError):  # it may have gone meanwhile
+                await self.free(id)
         await asyncio.to_thread(self.worker.close)
 
     def check_open(self) -> None:

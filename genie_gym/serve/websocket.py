@@ -82,6 +82,7 @@ class Player:
         self._fps: float | None = None
         self._running: asyncio.Task[None] | None = None
         self._pause = asyncio.Event()
+        self._obeying = asyncio.Lock()
 
     async def serve(self) -> None:
         """Play until the connection ends, which it does by an exception.
@@ -98,8 +99,9 @@ class Player:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await self._stop()  # a step that has begun is finished and shown
-            for task in tasks:
-                task.cancel()
+            async with self._obeying:
+                for task in tasks:
+                    task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         for task in done:
             task.result()
@@ -110,7 +112,8 @@ class Player:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(message.get("code", 1005))
-            await asyncio.sleep(bucket.take())
+            while wait := bucket.take():
+                await asyncio.sleep(wait)
             self._server.registry.touch(self._session.id)
             text = message.get("text")
             if text is None:
@@ -121,7 +124,8 @@ class Player:
                 command = read_message(text)
             except BadMessageError as error:
                 raise ClosingError(1007, str(error)) from error
-            await self._obey(command)
+            async with self._obeying:
+                await self._obey(command)
 
     async def _obey(self, command: Hold | TakeStep | Run | Pause | Rewind | Change) -> None:
         """Do what a message asks for, or tell why not."""
@@ -144,6 +148,8 @@ class Player:
                 case Change():
                     changes = command.model_dump(exclude={"type"}, exclude_none=True)
                     await self._server.worker.call(self._session.change, changes)
+                    if "action_mode" in changes:
+                        self._held = 0  # what was held may be none of the other actions
                     await self._tell_settings()
                 case _:
                     assert_never(command)
@@ -175,6 +181,14 @@ class Player:
                 await self._wait(due - loop.time())
         except GenieError as error:
             await self._socket.send_text(error_message(as_problem(error)))
+        except Exception:
+            if WebSocketState.DISCONNECTED not in (
+                self._socket.application_state,
+                self._socket.client_state,
+            ):
+                LOG.exception("a game that ran by itself broke off")
+                await _close(self._socket, 1011, "internal error")
+            return
         if not self._pause.is_set():
             self._fps = None
             await self._tell_settings()

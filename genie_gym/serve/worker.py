@@ -32,6 +32,18 @@ class Turn:
     """Whether the action stands; else it is what the person holds, and the policy may choose."""
     future: Future[Step] = field(default_factory=Future)
 
+    def choose(self) -> int:
+        """Return the action to play, in the set that is in use now.
+
+        Raises:
+            InvalidActionError: it is none of that set, which may have changed meanwhile.
+            ProblemError: the game has ended since.
+        """
+        self.session.check_going_on()
+        action = self.action if self.is_chosen else self.session.choose(self.action)
+        self.session.check_action(action)
+        return action
+
 
 class Worker:
     """Steps sessions, and calls functions on them, one after the other.
@@ -58,6 +70,8 @@ class Worker:
         future: Future[ResultT] = Future()
 
         def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
             try:
                 future.set_result(function(*arguments))
             except BaseException as error:
@@ -109,7 +123,9 @@ class Worker:
                 return False
             if self._turns:
                 self._linger()
-            turns, calls = list(self._turns), list(self._calls)
+            # What has begun cannot be cancelled: who waits may leave, but the step is whole.
+            turns = [turn for turn in self._turns if turn.future.set_running_or_notify_cancel()]
+            calls = list(self._calls)
             self._turns.clear()
             self._calls.clear()
         for call in calls:
@@ -121,18 +137,23 @@ class Worker:
         return True
 
     def _settle(self, turns: list[Turn]) -> None:
-        """Step games together, and tell those who wait."""
+        """Step games together, and tell those who wait; what one cannot do stops no other."""
+        able, actions = [], []
+        for turn in turns:
+            try:
+                actions.append(turn.choose())
+                able.append(turn)
+            except Exception as error:
+                turn.future.set_exception(error)
+        if not able:
+            return
         try:
-            actions = np.array(
-                [one.action if one.is_chosen else one.session.choose(one.action) for one in turns],
-                np.int64,
-            )
-            steps = self.batch.step([turn.session for turn in turns], actions)
+            steps = self.batch.step([turn.session for turn in able], np.array(actions, np.int64))
         except Exception as error:
-            for turn in turns:
+            for turn in able:
                 turn.future.set_exception(error)
             return
-        for turn, step in zip(turns, steps, strict=True):
+        for turn, step in zip(able, steps, strict=True):
             turn.future.set_result(step)
 
     def _linger(self) -> None:

@@ -101,11 +101,13 @@ def test_an_animation_gives_its_first_frame(format):
 def test_a_picture_of_too_many_pixels_is_refused_by_its_header(quarters):
     with pytest.raises(PictureTooLargeError, match=r"2500000000 pixels.* Make it smaller"):
         read_picture(png_header(50_000, 50_000))
-    with pytest.raises(PictureTooLargeError, match="50000000 pixels, but has 10000 x 10000"):
+    with pytest.raises(PictureTooLargeError, match=r"50000000 pixels.* has 10000 x 10000"):
         read_picture(png_header(10_000, 10_000))
     content = encoded(Image.fromarray(quarters), "PNG")
     assert read_picture(content, max_pixels=3200).shape == (40, 80, 3)
-    with pytest.raises(PictureTooLargeError, match="3199 pixels, but has 80 x 40"):
+    with pytest.raises(PictureTooLargeError, match="sides of 32767, but has 40000 x 1"):
+        read_picture(png_header(40_000, 1))
+    with pytest.raises(PictureTooLargeError, match=r"3199 pixels.* has 80 x 40"):
         read_picture(content, max_pixels=3199)
 
 

@@ -1,8 +1,10 @@
 import base64
+import dataclasses
 import io
 import json
 import time
 import zipfile
+import zlib
 
 import imageio.v2 as imageio
 import numpy as np
@@ -81,7 +83,7 @@ def test_a_game_is_played_rewound_and_deleted(client):
     assert client.get(path).problem[:2] == (404, "unknown-session")
 
 
-def test_an_episode_is_saved_as_film_pictures_or_replay(client, tmp_path):
+def test_an_episode_is_saved_as_film_pictures_or_replay(client, endless_bundle, tmp_path):
     session = client.open(start=1, seed=3)
     path = f"/sessions/{session['id']}"
     steps = client.post(f"{path}/step", {"actions": [2] * 6}).json["steps"]
@@ -97,7 +99,10 @@ def test_an_episode_is_saved_as_film_pictures_or_replay(client, tmp_path):
     np.testing.assert_array_equal(pictures["0006.png"], decode(steps[-1]["frame"]))
 
     (tmp_path / "a.json").write_bytes(client.get(f"{path}/episode?format=replay").body)
-    played = play_back(load_replay(tmp_path / "a.json"))
+    replay = load_replay(tmp_path / "a.json")
+    assert replay.env.world == endless_bundle.name  # not where it lies
+    there = dataclasses.replace(replay.env, world=str(endless_bundle))
+    played = play_back(dataclasses.replace(replay, env=there))
     np.testing.assert_array_equal(played, list(pictures.values()))
 
 
@@ -160,10 +165,9 @@ def test_a_picture_of_too_many_pixels_is_refused_by_its_header(client, picture):
     # The size stands in bytes 16 to 24 of a PNG file.
     bomb = bytearray(picture())
     bomb[16:24] = (50_000).to_bytes(4, "big") * 2
+    bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
     for content in (bytes(bomb), picture(size=(101, 100))):
-        status, name, _ = client.form("/sessions", content).problem
-        assert (status, name) in [(413, "too-many-pixels"), (415, "not-an-image")]
-    assert (status, name) == (413, "too-many-pixels")
+        assert client.form("/sessions", content).problem[:2] == (413, "too-many-pixels")
 
 
 @pytest.mark.parametrize(
