@@ -24,7 +24,7 @@ def serve(make_config):
             try:
                 return await asyncio.wait_for(test(server, open_game), 60)
             finally:
-                await server.close(1.0)
+                await asyncio.wait_for(server.close(1.0), 10)
 
         return asyncio.run(begin())
 
