@@ -17,11 +17,16 @@ NOTHING = "\u2013"
 """A dash: there is no number."""
 
 
-def test_a_start_is_chosen_and_the_arrow_keys_move_the_paddle(person):
-    person.shoot("01_loaded")
+def begin_in_the_middle(person):
+    """Choose a start whose paddle can go both ways."""
     person.page.get_by_role("option", name="Start 3", exact=True).click()
     person.page.get_by_text("start 3, seed").wait_for()
     person.wait_connected()
+
+
+def test_a_start_is_chosen_and_the_arrow_keys_move_the_paddle(person):
+    person.shoot("01_loaded")
+    begin_in_the_middle(person)
     for key, sign in {"ArrowDown": 1, "ArrowUp": -1, "s": 1, "w": -1}.items():
         before = person.paddle()
         person.page.keyboard.down(key)  # the first one begins the game
@@ -40,6 +45,7 @@ def test_a_tap_shorter_than_a_step_is_played(person):
 
 
 def test_buttons_on_the_screen_are_held_too(person):
+    begin_in_the_middle(person)
     before = person.paddle()
     person.page.get_by_role("button", name="Down").hover()
     person.page.mouse.down()
