@@ -101,7 +101,12 @@ def planner_factory(options: argparse.Namespace) -> "PlannerFactory | None":
     if options.planner == "none":
         return None
     # A policy plays in its own right here; it proposes no plans.
-    unset = {"num_iterations": None, "budget_frames": None, "set": [], "policy": None}
+    unset: dict[str, Any] = {
+        "num_iterations": None,
+        "budget_frames": None,
+        "set": [],
+        "policy": None,
+    }
     options = argparse.Namespace(**{**vars(options), **unset})
     try:
         make_planner(options)
