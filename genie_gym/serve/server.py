@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
@@ -160,9 +160,8 @@ class GameServer:
         """Free idle sessions, now and then, for ever."""
         while True:
             await asyncio.sleep(min(self.config.idle_seconds / 4, 5.0))
-            for id in self.registry.idle_ids():
-                if id in self.registry.idle_ids():  # it may have gone, or found a player, meanwhile
-                    await self.free(id, is_expired=True)
+            while ids := self.registry.idle_ids():  # asked anew: others come and go meanwhile
+                await self.free(ids[0], is_expired=True)
             await asyncio.to_thread(_give_back_memory)
 
     @contextmanager
@@ -184,9 +183,8 @@ class GameServer:
     async def close(self, seconds: float) -> None:
         """Drain, free every session, and end the thread."""
         await self.drain(seconds)
-        for id in self.registry.ids():
-            with suppress(ProblemError):  # it may have gone meanwhile
-                await self.free(id)
+        while ids := self.registry.ids():  # asked anew: others go meanwhile
+            await self.free(ids[0])
         await asyncio.to_thread(self.worker.close)
 
     def check_open(self) -> None:

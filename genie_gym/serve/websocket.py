@@ -56,8 +56,12 @@ async def play(server: GameServer, socket: WebSocket, id: str) -> None:
     except ProblemError as problem:
         await _close(socket, close_code(problem.kind), problem.kind.title)
     except Exception:
-        if socket.application_state is WebSocketState.DISCONNECTED:  # it left while being told
-            return
+        await _break_off(socket)
+
+
+async def _break_off(socket: WebSocket) -> None:
+    """Log the error that is being handled and tell the client, unless it left while being told."""
+    if socket.application_state is not WebSocketState.DISCONNECTED:
         LOG.exception("a connection broke off")
         await _close(socket, 1011, "internal error")
 
@@ -182,12 +186,7 @@ class Player:
         except GenieError as error:
             await self._socket.send_text(error_message(as_problem(error)))
         except Exception:
-            if WebSocketState.DISCONNECTED not in (
-                self._socket.application_state,
-                self._socket.client_state,
-            ):
-                LOG.exception("a game that ran by itself broke off")
-                await _close(self._socket, 1011, "internal error")
+            await _break_off(self._socket)
             return
         if not self._pause.is_set():
             self._fps = None

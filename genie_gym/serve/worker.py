@@ -92,8 +92,6 @@ class Worker:
         if is_chosen:
             loop = asyncio.get_running_loop()
             action = await loop.run_in_executor(self._planning, session.plan)
-        elif session.settings.player == "person":
-            session.check_action(action)
         turn = Turn(session, action, is_chosen)
         with self._changed:
             self._turns.append(turn)
