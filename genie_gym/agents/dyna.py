@@ -95,7 +95,7 @@ def train_dyna(
 
     The first round plays blindly and trains all parts of the world. Later rounds play with the
     policy of the round before, train dynamics and reward model on with all play so far, and train
-    that policy on in the new world.
+    that policy on in the new world. Imagined games begin anywhere in the play of all rounds so far.
 
     Args:
         config: what to do.
@@ -175,7 +175,8 @@ def _train_world(config: DynaConfig, rounds: Sequence[Round]) -> None:
         init_from=former,
         device=choose_device(config.agent.env.device),
     )
-    export(this.world_run, this.world)
+    # Most of the play would be lost as starts if only the few validation games gave them.
+    export(this.world_run, this.world, start_paths=[one.data for one in rounds])
 
 
 def _copy_stage(source: Path, target: Path) -> None:

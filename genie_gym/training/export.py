@@ -44,8 +44,8 @@ def export(
         run_path: folder that `genie-gym train` filled.
         out: folder of the bundle.
         data_paths: the recordings the run was trained on, if they have moved.
-        start_paths: held-out recordings to choose start contexts from, instead of the run's
-            validation episodes: agents learn to play from where these are.
+        start_paths: recordings to choose start contexts from, instead of the run's validation
+            episodes: agents learn to play from where these are.
         num_starts: start contexts to choose; the config's number by default.
 
     Raises:

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -25,6 +26,8 @@ from genie_gym.envs.slots import WorldEnvConfig
 from genie_gym.errors import ConfigError, DataError, GameError
 from genie_gym.models.bundle import load_world
 from genie_gym.training import checkpoint as stage_checkpoint
+from genie_gym.training.data import open_fitting
+from genie_gym.training.export import choose_starts
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 STAGE = {"max_steps": 2, "batch_size": 4, "save_every": 2, "eval_every": 2}
@@ -95,6 +98,15 @@ def test_later_rounds_train_dynamics_and_rewards_on_and_keep_the_rest(run):
         assert is_same == (part not in ("dynamics", "reward")), part
     steps = [world.card["provenance"]["steps"]["dynamics"] for world in (first, second)]
     assert steps == [2, 3]
+
+
+def test_imagined_games_begin_in_the_play_of_all_rounds(run):
+    world, config = load_world(run / "round-01" / "world"), make_config().world
+    rows = open_fitting(sorted(run.glob("round-*/data")), config.stack).load(in_memory=False)
+    everywhere = np.ones(len(rows.frames), np.bool_)
+    expected = choose_starts(config, rows, everywhere, world.stack.tokenizer)
+    assert torch.equal(world.starts.tokens, expected.tokens)
+    assert torch.equal(world.starts.actions, expected.actions)
 
 
 def test_a_card_counts_the_steps_of_all_rounds(run):
