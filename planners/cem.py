@@ -1,10 +1,12 @@
 """The cross-entropy method for discrete actions."""
 
+import math
 from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
 
+from planners.errors import PlannerError
 from planners.fitted import FittedConfig, FittedPlanner
 from planners.scoring import elite_weights
 from planners.search import check_num_elites
@@ -16,10 +18,15 @@ class CEMConfig(FittedConfig):
 
     num_elites: int = 8
     """Best candidates that the chances are fitted to."""
+    tie_width: float = 0.0
+    """Difference of scores up to which a candidate ties with the last elite, and is one too. A
+    learned reward is never quite 0: without it, chances follow the reward model's noise."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         FittedConfig.__post_init__(self)
+        if not 0 <= self.tie_width < math.inf:
+            raise PlannerError(f"tie_width must be 0 or more, and finite, got {self.tie_width}")
         check_num_elites(self.num_elites, self.num_samples)
 
 
@@ -32,4 +39,4 @@ class CEM(FittedPlanner[CEMConfig]):
     """
 
     def _weights(self, scores: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
-        return elite_weights(scores, self.config.num_elites)
+        return elite_weights(scores, self.config.num_elites, self.config.tie_width)

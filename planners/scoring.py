@@ -28,14 +28,16 @@ def score(
     return total.cpu()
 
 
-def elite_weights(scores: Float[Tensor, "B N"], num_elites: int) -> Float[Tensor, "B N"]:
+def elite_weights(
+    scores: Float[Tensor, "B N"], num_elites: int, tie_width: float = 0.0
+) -> Float[Tensor, "B N"]:
     """Return equal weights, in sum 1, of the best candidates.
 
-    Whoever ties with the last of them counts too: where nothing was earned at all, nobody is an
-    elite by the accident of its place.
+    Whoever ties with the last of them, or is no more than `tie_width` worse, counts too: where
+    nothing was earned at all, nobody is an elite by the accident of its place.
     """
-    threshold = scores.topk(min(num_elites, scores.shape[1]), dim=1).values[:, -1:]
-    is_elite = (scores >= threshold) & scores.isfinite()
+    last = scores.topk(min(num_elites, scores.shape[1]), dim=1).values[:, -1:]
+    is_elite = (scores >= last - tie_width) & scores.isfinite()
     return _normalised(is_elite.float())
 
 

@@ -55,6 +55,27 @@ def test_elites_share_their_weight_with_all_who_tie():
     torch.testing.assert_close(elite_weights(scores, 2), wanted)
 
 
+def test_a_tie_may_be_as_wide_as_the_noise_of_a_model():
+    scores = torch.tensor([[1e-4, -2e-4, 0.0, -0.6], [1.0, -1e-4, 3e-4, -torch.inf]])
+    assert elite_weights(scores, 1)[0].tolist() == [1, 0, 0, 0]
+    third = 1 / 3
+    wanted = torch.tensor([[third, third, third, 0], [1, 0, 0, 0]])
+    torch.testing.assert_close(elite_weights(scores, 1, tie_width=0.01), wanted)
+
+
+def test_noise_narrower_than_a_tie_teaches_nothing(toys):
+    class Noisy(toys["Bandit"]):
+        pay = torch.tensor([0.0, 1e-5, 2e-5])
+
+    settings = {"horizon": 4, "num_samples": 400, "repeat_prob": 0.0, "momentum": 0.0}
+    plans = {
+        width: cem(**settings, num_kept=0, tie_width=width).plan(Noisy()) for width in (0.0, 0.01)
+    }
+    assert plans[0.0].proposal.probs[..., 2].min() > 0.9
+    # Four iterations of 400 draws, five standard errors each way; the likeliest plan is one more.
+    assert (plans[0.01].proposal.probs - 1 / 3).abs().max() < 5 * (4 * 2 / 9 / 400) ** 0.5
+
+
 def test_softmax_weights_fall_by_e_for_each_temperature():
     scores = torch.tensor([[1.0, 1.5, -torch.inf], [-torch.inf] * 3])
     weights = softmax_weights(scores, 0.5)
@@ -198,6 +219,8 @@ def test_policy_plans_of_many_roots_are_those_of_each_alone(toys):
         ({"min_prob": -0.1}, r"min_prob must lie in \[0, 1\], got -0.1"),
         ({"min_prob": math.nan}, r"min_prob must lie in \[0, 1\], got nan"),
         ({"num_elites": 0}, r"num_elites must lie in \[1, num_samples=64\], got 0"),
+        ({"tie_width": -0.1}, "tie_width must be 0 or more, and finite, got -0.1"),
+        ({"tie_width": math.inf}, "tie_width must be 0 or more, and finite, got inf"),
         ({"num_kept": 60, "num_policy_samples": 4}, "num_samples must exceed .* got 64, 60 and 4"),
         ({"num_kept": -1}, "num_kept and num_policy_samples must be at least 0, got -1 and 0"),
     ],
