@@ -25,7 +25,7 @@ class FrameSampler:
 
     Source:
         Chang et al. 2022, "MaskGIT", section 3.2. Ours: the shared pass, and that tokens in
-        no doubt are revealed ahead of the schedule.
+        no doubt are revealed ahead of the schedule, one in doubt with them.
     """
 
     def __init__(self, dynamics: Dynamics) -> None:
@@ -165,8 +165,9 @@ class FrameSampler:
         # Rounding makes probabilities of exactly 1, which no more than others may jump a schedule.
         sure_prob = sure_prob if sure_prob < 1 else torch.inf
         num_unsure = (doubt < sure_prob).sum(-1, keepdim=True)
-        # At least one token of a frame is revealed a step.
-        num_left = num_unsure.minimum(doubt.isfinite().sum(-1, keepdim=True) - 1)
+        # The surest of these is revealed too, and the others see it: a ball that may be in one of
+        # two patches is then in one of them, not in both or in none.
+        num_left = (num_unsure - 1).clamp(min=0)
         order = doubt.argsort(-1)[:, :limit]
         return places.gather(1, order), torch.arange(limit, device=doubt.device) < num_left
 

@@ -145,10 +145,22 @@ def test_sampling_leaves_the_cache_alone():
 @pytest.mark.parametrize(("sure_prob", "num_left"), [(1.0, 5), (0.98, 1)])
 def test_a_sure_prob_of_1_keeps_to_the_schedule_even_where_a_probability_is_1(sure_prob, num_left):
     doubt = torch.ones(2, S)
-    doubt[:, 3] = 0.5
+    doubt[:, 3], doubt[:, 4] = 0.5, 0.4
     places = torch.arange(S).expand(2, S)
     _, is_open = sampler(sure_prob=sure_prob)._least_sure(places, doubt, limit=5)
     assert is_open.sum(-1).tolist() == [num_left] * 2
+
+
+def test_the_surest_of_those_in_doubt_is_revealed_so_that_the_others_see_it():
+    doubt = torch.ones(2, S)
+    doubt[0, [3, 4, 6]] = torch.tensor([0.5, 0.6, 0.2])
+    doubt[1, 2] = 0.5  # nobody is left that could see it, and it has seen all
+    places = torch.arange(S).expand(2, S)
+    asked, is_open = sampler(sure_prob=0.98)._least_sure(places, doubt, limit=5)
+    assert [set(row[left].tolist()) for row, left in zip(asked, is_open, strict=True)] == [
+        {3, 6},
+        set(),
+    ]
 
 
 def test_one_step_without_a_generator_takes_the_likeliest_code_everywhere():
