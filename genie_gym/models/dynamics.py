@@ -73,8 +73,8 @@ class DynamicsConfig:
     num_maskgit_steps: int = 8
     """Default number of refinement steps a frame (25 in the paper)."""
     sure_prob: float = 0.98
-    """Sampled tokens with at least this probability are revealed at once, ahead of the schedule, and
-    the surest of the others with them; the steps are left for the rest. 1 keeps to the schedule."""
+    """Sampled tokens with at least this probability are revealed at once, ahead of the schedule,
+    and the surest of the others too; the steps are left for the rest. 1 keeps to the schedule."""
     temperature: float = 1.0
     """Default sampling temperature; 0 takes the likeliest code."""
 
