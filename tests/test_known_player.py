@@ -22,7 +22,10 @@ def known_player():
 
 
 class Still:
+    """A player that never moves."""
+
     def act(self, frames):
+        """Ask for nothing."""
         return np.zeros(len(frames), np.int64)
 
 
@@ -30,7 +33,7 @@ def test_who_stands_still_loses_and_the_scripted_player_does_not(known_player):
     lost = known_player.play_real("Pong", 64, Still(), games=2, steps=130)
     assert (lost[0] == 0).all() and (lost[1] >= 2).all()
     scripted = known_player.Scripted("Pong", 6, 2)
-    won, lost = known_player.play_real("Pong", 64, scripted, games=2, steps=130)
+    _, lost = known_player.play_real("Pong", 64, scripted, games=2, steps=130)
     assert lost.sum() == 0
 
 
