@@ -20,7 +20,7 @@ from jaxtyping import Float64, Int64, UInt8
 
 from collectors.policies import make_policy
 from genie_gym.agents.policy import Policy, load_policy
-from genie_gym.envs.real import RealEnv
+from genie_gym.envs.real import RealEnv, frame_side
 from genie_gym.envs.slots import Slots, WorldEnvConfig
 from genie_gym.models.bundle import load_world
 
@@ -63,7 +63,7 @@ class Trained:
         return actions
 
 
-def play_real(game: str, frame_size: int, players: Players, games: int, steps: int) -> Points:
+def play_real(game: str, frame_size: int | None, players: Players, games: int, steps: int) -> Points:
     """Play the real game; return the points."""
     envs = [RealEnv(game, frame_size=frame_size) for _ in range(games)]
     frames = np.stack([env.reset(seed=seed)[0] for seed, env in enumerate(envs)])
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return Trained(load_policy(options.policy))
         return Scripted(game, world.num_actions, games)
 
-    size = world.config.height
+    size = frame_side(world.config.height, world.config.width)
     show("the real game", play_real(game, size, players(), games, steps), steps)
     for setting in options.settings:
         temperature, num_steps = setting.split("x")

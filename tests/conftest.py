@@ -1,7 +1,9 @@
 """Shape checks on, one thread, and the small worlds that many tests share."""
 
 import fcntl
+import importlib.util
 import os
+import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -43,6 +45,20 @@ def write_video(path, frames):
     path.parent.mkdir(parents=True, exist_ok=True)
     imageio.mimwrite(path, frames, fps=10, macro_block_size=1)
     return path
+
+
+@pytest.fixture(scope="session")
+def load_benchmark():
+    """Return a function that imports a script of `benchmarks/` by name."""
+
+    def load(name):
+        spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+        # Its dataclasses look themselves up there.
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture(scope="session")

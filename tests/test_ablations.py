@@ -1,7 +1,5 @@
 """The benchmark that measures one change to a world at a time, on the pipeline's tiny world."""
 
-import importlib.util
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,12 +25,8 @@ TINY = {
 
 
 @pytest.fixture(scope="module")
-def ablations():
-    spec = importlib.util.spec_from_file_location("ablations", SCRIPT)
-    sys.modules["ablations"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["ablations"]
+def ablations(load_benchmark):
+    return load_benchmark("ablations")
 
 
 @pytest.fixture(scope="module")

@@ -1,24 +1,16 @@
 """The benchmark that lets one player play the real game and the imagined one."""
 
-import importlib.util
 import re
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "known_player.py"
 ROW = r" +{name}  won +\d+\.\d\d \+- \d+\.\d\d  lost +\d+\.\d\d \+- \d+\.\d\d"
 
 
 @pytest.fixture(scope="module")
-def known_player():
-    spec = importlib.util.spec_from_file_location("known_player", SCRIPT)
-    sys.modules["known_player"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["known_player"]
+def known_player(load_benchmark):
+    return load_benchmark("known_player")
 
 
 class Still:
