@@ -75,7 +75,8 @@ def textbook_sample(
     for step in range(num_steps):
         logits = textbook_logits(dynamics, past, actions, tokens, hidden, num_frames=num_frames)
         logits, draws = logits[:, -1], torch.rand(tokens.shape, generator=generator)
-        codes = draw_codes(logits, draws, dynamics.config.temperature)
+        config = dynamics.config
+        codes = draw_codes(logits, draws, config.temperature, config.least_odds)
         doubt = confidence(logits, codes).masked_fill(~hidden, torch.inf)
         tokens = torch.where(hidden, codes, tokens)
         order = doubt.argsort(-1).argsort(-1)

@@ -99,6 +99,19 @@ class DynamicsConfig:
         if self.num_maskgit_steps < 1 or self.num_near_codes < 1:
             raise ConfigError("dynamics.num_maskgit_steps and num_near_codes must be at least 1")
 
+    @property
+    def least_odds(self) -> float:
+        """Odds against the likeliest code below which a code is never drawn, at most a half.
+
+        Training lays `nearness` of each target on its near codes, and a network in no doubt says
+        just that. Drawn as said, a tenth of all tokens would be wrong at temperature 1.
+        """
+        if self.num_near_codes == 1:
+            return 0.0
+        near_prob = self.nearness / self.num_near_codes
+        # Twice what a near code gets, since the network learns it only roughly.
+        return min(2 * near_prob / (1 - self.nearness + near_prob), 0.5)
+
 
 class Dynamics(nn.Module):
     """Predicts tokens of frame t + 1 from tokens up to t and the action taken at t.

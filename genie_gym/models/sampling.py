@@ -4,6 +4,8 @@ The newest frame enters the cache in the same pass that first looks at the next 
 masked frames share a pass in training. So a frame that is drawn in one step costs one pass.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
@@ -145,14 +147,48 @@ class FrameSampler:
         """Return a code for every token and, but for the last step, how probable it was."""
         on_cpu = features.device.type == "cpu"
         at_once = max(TOKENS_AT_ONCE // last.shape[1], 1) if on_cpu else len(last)
+        draw = self._draw_doubtful if on_cpu else self._draw_all
         codes, probs = [], []
         for first in range(0, len(last), at_once):
             part = slice(first, first + at_once)
             logits = self.dynamics.to_logits(features[part], last[part], self.table)
-            codes.append(draw_codes(logits, None if draws is None else draws[part], temperature))
+            part_draws = None if draws is None else draws[part]
+            codes.append(draw(logits, last[part], part_draws, temperature))
             if not is_last:
                 probs.append(confidence(logits, codes[-1]))
         return torch.cat(codes), None if is_last else torch.cat(probs)
+
+    def _draw_all(
+        self,
+        logits: Float[Tensor, "*tokens codes"],
+        last: Int[Tensor, "*tokens"],
+        draws: Float[Tensor, "*tokens"] | None,
+        temperature: float,
+    ) -> Int[Tensor, "*tokens"]:
+        return draw_codes(logits, draws, temperature, self.dynamics.config.least_odds)
+
+    def _draw_doubtful(
+        self,
+        logits: Float[Tensor, "B asked codes"],
+        last: Int[Tensor, "B asked"],
+        draws: Float[Tensor, "B asked"] | None,
+        temperature: float,
+    ) -> Int[Tensor, "B asked"]:
+        """Return what `_draw_all` does; tokens that can only stay as they were cost no exponent.
+
+        They are nine in ten. A GPU would have to wait to know which.
+        """
+        place = last[..., None]
+        stays = logits.gather(-1, place)
+        others = logits.scatter_(-1, place, -torch.inf).amax(-1)
+        logits.scatter_(-1, place, stays)
+        least_odds = self.dynamics.config.least_odds
+        limit = math.log(least_odds) if least_odds else -math.inf
+        is_open = others >= stays[..., 0] + limit
+        open_draws = None if draws is None else draws[is_open]
+        codes = last.clone()
+        codes[is_open] = self._draw_all(logits[is_open], last[is_open], open_draws, temperature)
+        return codes
 
     def _least_sure(
         self, places: Int[Tensor, "B asked"], doubt: Float[Tensor, "B asked"], limit: int

@@ -97,6 +97,7 @@ def draw_codes(
     logits: Float[Tensor, "*tokens codes"],
     draws: Float[Tensor, "*tokens"] | None,
     temperature: float,
+    least_odds: float = 0.0,
 ) -> Int[Tensor, "*tokens"]:
     """Return a code for every token.
 
@@ -104,14 +105,17 @@ def draw_codes(
         logits: unnormalised log probabilities.
         draws: one uniform number in [0, 1) a token; None takes the likeliest code.
         temperature: 0 takes the likeliest code; 1 samples as the model believes.
+        least_odds: codes with lower odds against the likeliest one, at temperature 1, are never
+            drawn.
     """
     if draws is None or temperature == 0:
         return logits.max(-1).indices  # several times as fast as argmax
     logits = logits.float()
     exponents = (logits - logits.amax(-1, keepdim=True)).div_(temperature)
     # A draw has 24 bits, so what is rarer by e^30 has no chance; and exp of it would take long.
-    weights = F.threshold(exponents.clamp_(min=-30).exp_(), math.exp(-29.9), 0.0, inplace=True)
-    return _draw(weights, draws)
+    lowest = max(math.log(least_odds) / temperature, -29.9) if least_odds else -29.9
+    weights = exponents.clamp_(min=lowest - 0.1).exp_()
+    return _draw(F.threshold(weights, math.exp(lowest), 0.0, inplace=True), draws)
 
 
 def confidence(

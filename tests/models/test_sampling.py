@@ -204,10 +204,46 @@ def test_one_stream_a_row_equals_running_the_rows_alone():
 
 
 def test_a_generator_gives_the_same_sample_again_and_another_seed_another():
-    game = Game(sampler(), 5)
+    game = Game(sampler(num_near_codes=1), 5)
 
     def sample(seed):
         return game.sample(num_steps=2, temperature=5.0, generator=seeded(seed))
 
     assert torch.equal(sample(0), sample(0))
     assert not torch.equal(sample(0), sample(1))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("num_near_codes", [1, 4])
+def test_leaving_out_what_can_only_stay_as_it_was_changes_no_draw(num_near_codes, temperature):
+    play = sampler(num_near_codes=num_near_codes)
+    logits = 2 * torch.randn(50, S, NUM_CODES, generator=seeded())
+    last = tokens(50)
+    logits.scatter_add_(-1, last[..., None], 8 * torch.rand(50, S, 1, generator=seeded(1)))
+    draws, kept = torch.rand(50, S, generator=seeded(2)), logits.clone()
+    expected = play._draw_all(logits, last, draws, temperature)
+    assert torch.equal(play._draw_doubtful(logits, last, draws, temperature), expected)
+    assert torch.equal(logits, kept)
+    assert 0.1 < (expected != last).float().mean() < 0.9
+
+
+def test_what_training_lays_on_near_codes_is_not_drawn():
+    # A network in no doubt says what the smoothed targets are, more or less.
+    smoothed = sampler(nearness=0.1, num_near_codes=8)
+    probs = torch.zeros(1000, S, NUM_CODES)
+    probs[..., 0] = 0.9
+    probs[..., :8] += 0.1 / 8 * (0.5 + torch.rand(1000, S, 8, generator=seeded()))
+    logits, last = (probs + 1e-9).log(), torch.full((1000, S), 3)
+    draws = torch.rand(1000, S, generator=seeded(1))
+    assert not smoothed._draw_all(logits, last, draws, 1.0).any()
+    as_said = sampler(num_near_codes=1)._draw_all(logits, last, draws, 1.0)
+    assert (as_said > 0).float().mean() == pytest.approx(0.09, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("nearness", "num_near_codes", "least_odds"),
+    [(0.0, 8, 0.0), (0.1, 1, 0.0), (0.1, 8, 2 * 0.0125 / 0.9125), (1.0, 4, 0.5)],
+)
+def test_the_least_odds_are_twice_those_of_a_near_code(nearness, num_near_codes, least_odds):
+    config = DynamicsConfig(nearness=nearness, num_near_codes=num_near_codes)
+    assert config.least_odds == pytest.approx(least_odds)

@@ -77,6 +77,19 @@ def test_codes_are_drawn_as_often_as_the_softmax_says(temperature):
     assert counts[5] == 0
 
 
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_codes_below_the_least_odds_at_temperature_1_are_never_drawn(temperature):
+    probs = torch.tensor([0.5, 0.3, 0.06, 0.04, 0.1])
+    draws = torch.rand(1, 100_000, generator=seeded())
+    logits = probs.log().expand(1, 100_000, 5)
+    codes = draw_codes(logits, draws, temperature, least_odds=0.1)
+    expected = torch.tensor([0.5, 0.3, 0.06, 0.0, 0.1]) ** (1 / temperature)
+    shares = torch.bincount(codes.flatten(), minlength=5) / 100_000
+    # A share of 0.5 strays by 0.0016.
+    assert (shares - expected / expected.sum()).abs().max() < 0.008
+    assert shares[3] == 0
+
+
 def test_confidence_is_the_chance_that_the_model_gave_to_a_code():
     logits = torch.randn(3, 5, 11, generator=seeded())
     codes = torch.randint(11, (3, 5), generator=seeded())
