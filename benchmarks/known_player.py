@@ -63,7 +63,9 @@ class Trained:
         return actions
 
 
-def play_real(game: str, frame_size: int | None, players: Players, games: int, steps: int) -> Points:
+def play_real(
+    game: str, frame_size: int | None, players: Players, games: int, steps: int
+) -> Points:
     """Play the real game; return the points."""
     envs = [RealEnv(game, frame_size=frame_size) for _ in range(games)]
     frames = np.stack([env.reset(seed=seed)[0] for seed, env in enumerate(envs)])
