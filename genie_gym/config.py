@@ -117,6 +117,8 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         return value
     if origin is typing.Literal:
         allowed = typing.get_args(hint)
+        if value is False and "no" in allowed:  # YAML 1.1 reads no as False
+            return "no"
         if value not in allowed:
             raise ConfigError(f"{name} must be one of {list(allowed)}, got {value!r}")
         return value

@@ -78,6 +78,12 @@ def test_a_wrong_type_is_named_with_its_place(values, text):
         from_dict(Car, values)
 
 
+def test_no_is_a_word_where_a_choice_has_that_name():
+    assert from_dict(StageConfig, override({}, ["precision=no"])).precision == "no"
+    with pytest.raises(ConfigError, match=r"fuel must be one of \['petrol', 'none'\], got False"):
+        from_dict(Car, override({}, ["fuel=no"]))
+
+
 @pytest.mark.parametrize("text", ["1e-3", "1.0e-3", "0.001"])
 def test_a_number_may_be_written_in_any_way(text):
     values = override({}, [f"wheel.grip={text}"])
