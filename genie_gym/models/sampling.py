@@ -147,47 +147,38 @@ class FrameSampler:
         """Return a code for every token and, but for the last step, how probable it was."""
         on_cpu = features.device.type == "cpu"
         at_once = max(TOKENS_AT_ONCE // last.shape[1], 1) if on_cpu else len(last)
-        draw = self._draw_doubtful if on_cpu else self._draw_all
         codes, probs = [], []
         for first in range(0, len(last), at_once):
             part = slice(first, first + at_once)
             logits = self.dynamics.to_logits(features[part], last[part], self.table)
             part_draws = None if draws is None else draws[part]
-            codes.append(draw(logits, last[part], part_draws, temperature))
+            codes.append(self._draw_codes(logits, last[part], part_draws, temperature))
             if not is_last:
                 probs.append(confidence(logits, codes[-1]))
         return torch.cat(codes), None if is_last else torch.cat(probs)
 
-    def _draw_all(
-        self,
-        logits: Float[Tensor, "*tokens codes"],
-        last: Int[Tensor, "*tokens"],
-        draws: Float[Tensor, "*tokens"] | None,
-        temperature: float,
-    ) -> Int[Tensor, "*tokens"]:
-        return draw_codes(logits, draws, temperature, self.dynamics.config.least_odds)
-
-    def _draw_doubtful(
+    def _draw_codes(
         self,
         logits: Float[Tensor, "B asked codes"],
         last: Int[Tensor, "B asked"],
         draws: Float[Tensor, "B asked"] | None,
         temperature: float,
     ) -> Int[Tensor, "B asked"]:
-        """Return what `_draw_all` does; tokens that can only stay as they were cost no exponent.
+        """Return what `draw_codes` does; tokens that can only stay as they were cost no exponent.
 
         They are nine in ten. A GPU would have to wait to know which.
         """
+        least_odds = self.dynamics.config.least_odds
+        if logits.device.type != "cpu" or not least_odds:
+            return draw_codes(logits, draws, temperature, least_odds)
         place = last[..., None]
         stays = logits.gather(-1, place)
         others = logits.scatter_(-1, place, -torch.inf).amax(-1)
         logits.scatter_(-1, place, stays)
-        least_odds = self.dynamics.config.least_odds
-        limit = math.log(least_odds) if least_odds else -math.inf
-        is_open = others >= stays[..., 0] + limit
+        is_open = others >= stays[..., 0] + math.log(least_odds)
         open_draws = None if draws is None else draws[is_open]
         codes = last.clone()
-        codes[is_open] = self._draw_all(logits[is_open], last[is_open], open_draws, temperature)
+        codes[is_open] = draw_codes(logits[is_open], open_draws, temperature, least_odds)
         return codes
 
     def _least_sure(

@@ -4,6 +4,7 @@ import torch
 from genie_gym.models.dynamics import Dynamics, DynamicsConfig
 from genie_gym.models.sampling import FrameSampler
 from genie_gym.nn.draws import Streams
+from genie_gym.nn.masking import draw_codes
 from genie_gym.nn.transformer import TransformerConfig
 
 NUM_CODES, ROWS, COLUMNS, NUM_ACTIONS = 24, 2, 4, 4
@@ -221,8 +222,8 @@ def test_leaving_out_what_can_only_stay_as_it_was_changes_no_draw(num_near_codes
     last = tokens(50)
     logits.scatter_add_(-1, last[..., None], 8 * torch.rand(50, S, 1, generator=seeded(1)))
     draws, kept = torch.rand(50, S, generator=seeded(2)), logits.clone()
-    expected = play._draw_all(logits, last, draws, temperature)
-    assert torch.equal(play._draw_doubtful(logits, last, draws, temperature), expected)
+    expected = draw_codes(logits, draws, temperature, play.dynamics.config.least_odds)
+    assert torch.equal(play._draw_codes(logits, last, draws, temperature), expected)
     assert torch.equal(logits, kept)
     assert 0.1 < (expected != last).float().mean() < 0.9
 
@@ -235,8 +236,8 @@ def test_what_training_lays_on_near_codes_is_not_drawn():
     probs[..., :8] += 0.1 / 8 * (0.5 + torch.rand(1000, S, 8, generator=seeded()))
     logits, last = (probs + 1e-9).log(), torch.full((1000, S), 3)
     draws = torch.rand(1000, S, generator=seeded(1))
-    assert not smoothed._draw_all(logits, last, draws, 1.0).any()
-    as_said = sampler(num_near_codes=1)._draw_all(logits, last, draws, 1.0)
+    assert not smoothed._draw_codes(logits, last, draws, 1.0).any()
+    as_said = sampler(num_near_codes=1)._draw_codes(logits, last, draws, 1.0)
     assert (as_said > 0).float().mean() == pytest.approx(0.09, abs=0.01)
 
 
